@@ -1,0 +1,217 @@
+package sm
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// A Dir is a set of directions in which a descriptor can be ready.
+type Dir uint8
+
+// The directions. A Dir may hold both, or none.
+const (
+	Read Dir = 1 << iota
+	Write
+)
+
+// String names the directions of the set: "read", "write", "read|write" or "none".
+func (d Dir) String() string {
+	switch d {
+	case 0:
+		return "none"
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Read | Write:
+		return "read|write"
+	default:
+		return fmt.Sprintf("Dir(%d)", uint8(d))
+	}
+}
+
+// kind tells the sorts of Await apart. The zero kind is a forgotten answer.
+type kind uint8
+
+const (
+	kindForgotten  kind = iota // the zero Await: a Step that forgot to answer
+	kindDone                   // the frame has finished
+	kindYield                  // ready at once, behind the other ready tasks
+	kindPark                   // until woken (or the deadline)
+	kindDescriptor             // until the descriptor is ready (or woken, or the deadline)
+	kindCall                   // a Stack runs the frame that was just called
+)
+
+// mode refines an Await.
+type mode uint8
+
+const (
+	modeEdge mode = 1 << iota // edge-triggered
+	modeSoft                  // the deadline is the event: its passing is no error
+)
+
+// An Await is a step's answer: what the suspended frame waits for. It is a
+// comparable value of 16 bytes.
+//
+// The zero Await is no answer at all. A task whose Step returns it ends with a
+// [*ForgottenError] that names frame and state.
+type Await struct {
+	deadline int64 // nanoseconds since epoch; 0: none
+	fd       int32
+	kind     kind
+	dir      Dir
+	mode     mode
+}
+
+// The answers that wait for no descriptor.
+var (
+	// Done says that the frame has finished.
+	Done = Await{kind: kindDone}
+	// Yield lets the other ready tasks run first, and the poller be asked.
+	Yield = Await{kind: kindYield}
+	// Park waits until the task is woken, or until the deadline set with By.
+	Park = Await{kind: kindPark}
+
+	call = Await{kind: kindCall}
+)
+
+// Wait waits until fd is ready, level-triggered, in one of the directions of
+// dir. An empty dir waits for the deadline, a wake, or the descriptor's end.
+func Wait(fd int, dir Dir) Await {
+	return Await{kind: kindDescriptor, fd: int32(fd), dir: dir}
+}
+
+// WaitEdge is Wait, edge-triggered: it waits for a change to readiness, and a
+// change that came while nobody waited counts.
+func WaitEdge(fd int, dir Dir) Await {
+	return Await{kind: kindDescriptor, fd: int32(fd), dir: dir, mode: modeEdge}
+}
+
+// Pending reports whether the frame is suspended: anything but Done. The zero
+// Await is pending too, so that it travels up to the scheduler, which names it.
+func (a Await) Pending() bool { return a.kind != kindDone }
+
+// FD is the descriptor that is waited for, or -1 when it is none.
+func (a Await) FD() int {
+	if a.kind != kindDescriptor {
+		return -1
+	}
+	return int(a.fd)
+}
+
+// Dir is the set of directions that are waited for.
+func (a Await) Dir() Dir { return a.dir }
+
+// Edge reports whether the wait is edge-triggered.
+func (a Await) Edge() bool { return a.mode&modeEdge != 0 }
+
+// Deadline is the time by which the wait ends; ok is false when there is none.
+func (a Await) Deadline() (when time.Time, ok bool) {
+	if a.deadline == 0 {
+		return time.Time{}, false
+	}
+	return instant(a.deadline), true
+}
+
+// By bounds the wait: when deadline passes first, the task is resumed and
+// WaitErr is os.ErrDeadlineExceeded. Of two deadlines the earlier counts. The
+// zero time sets none. By has no effect on Done, on Yield and on the zero
+// Await: none of them waits.
+func (a Await) By(deadline time.Time) Await {
+	if deadline.IsZero() {
+		return a
+	}
+	return a.by(nanos(deadline), 0)
+}
+
+// Until is By with a deadline whose passing is what is waited for: WaitErr is nil.
+func (a Await) Until(when time.Time) Await {
+	if when.IsZero() {
+		return a
+	}
+	return a.by(nanos(when), modeSoft)
+}
+
+func (a Await) by(deadline int64, soft mode) Await {
+	if a.kind != kindPark && a.kind != kindDescriptor || deadline == 0 {
+		return a
+	}
+	if a.deadline == 0 || deadline < a.deadline {
+		a.deadline = deadline
+		a.mode = a.mode&^modeSoft | soft
+	}
+	return a
+}
+
+// Or joins two waits: the task is resumed by whichever comes first. Both must
+// be on one descriptor and in one trigger mode, or one of them on none; Or
+// panics otherwise. An answer that does not wait (Done, Yield, the zero Await)
+// wins over one that does.
+func (a Await) Or(b Await) Await {
+	switch {
+	case a.kind != kindPark && a.kind != kindDescriptor:
+		return a
+	case b.kind != kindPark && b.kind != kindDescriptor:
+		return b
+	case a.kind == kindPark:
+		return b.by(a.deadline, a.mode&modeSoft)
+	case b.kind == kindPark:
+		return a.by(b.deadline, b.mode&modeSoft)
+	case a.fd != b.fd:
+		panic(fmt.Sprintf("stepio: Await.Or: waits on two descriptors, %d and %d", a.fd, b.fd))
+	case a.Edge() != b.Edge():
+		panic(fmt.Sprintf("stepio: Await.Or: descriptor %d in two trigger modes", a.fd))
+	}
+	a.dir |= b.dir
+	return a.by(b.deadline, b.mode&modeSoft)
+}
+
+// String describes the wait for people, as Dump shows it.
+func (a Await) String() string {
+	var b strings.Builder
+	switch a.kind {
+	case kindForgotten:
+		return "forgotten"
+	case kindDone:
+		return "done"
+	case kindYield:
+		return "yield"
+	case kindCall:
+		return "call"
+	case kindPark:
+		b.WriteString("park")
+	case kindDescriptor:
+		fmt.Fprintf(&b, "fd %d %v", a.fd, a.dir)
+		if a.Edge() {
+			b.WriteString(" edge")
+		}
+	}
+	if a.deadline != 0 {
+		fmt.Fprintf(&b, " by %v", time.Duration(a.deadline))
+	}
+	return b.String()
+}
+
+// epoch is the zero of every scheduler's clock. It carries a monotonic
+// reading, so the wall clock may be set without moving a deadline.
+var epoch = time.Now()
+
+// Monotonic is the machine's clock as a Config wants it: the monotonic time
+// since a fixed point in this process.
+func Monotonic() time.Duration { return time.Since(epoch) }
+
+// nanos puts t on the schedulers' clock. It is never 0, which means no deadline.
+func nanos(t time.Time) int64 {
+	d := int64(t.Sub(epoch)) // saturates
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// instant is the reverse of nanos.
+func instant(ns int64) time.Time { return epoch.Add(time.Duration(ns)) }
+
+const forever = math.MaxInt64

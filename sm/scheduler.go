@@ -1,0 +1,555 @@
+package sm
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"time"
+)
+
+// A Parker holds the tasks that wait for descriptors: the scheduler's whole
+// view of I/O. It is called on the scheduler's goroutine, once a suspension.
+type Parker interface {
+	// Park adds t to the waiters of a.FD(), in the directions a.Dir(). The
+	// parker resumes it with Waiters.Resume, Fail or Nudge, at once if it likes.
+	// An error resumes the task with that error as its WaitErr.
+	Park(t *Task, a Await) error
+	// Unpark takes t out of the waiters of fd: something else resumed it.
+	Unpark(t *Task, fd int)
+}
+
+// Config is what a scheduler is built with. The zero Config is a scheduler for
+// tests: a virtual clock and virtual descriptors.
+type Config struct {
+	// Parker holds the tasks that wait for descriptors. Nil: virtual
+	// descriptors, for Ready and Fail.
+	Parker Parker
+	// Clock returns the time since the process's epoch, as Monotonic does. Nil:
+	// a virtual clock, for Advance.
+	Clock func() time.Duration
+	// Notify is called, from any goroutine, after a wake was queued.
+	Notify func()
+	// Report gets what a task failed with and nobody joined: see "How tasks
+	// fail" in the package's design. Nil: log/slog. It is called on the
+	// scheduler's goroutine, while the task's frame chain is still whole.
+	Report func(t *Task, err error)
+	// Check turns on checks that cost time and memory, for tests: a frame that
+	// is spawned twice panics even when it does not embed Returns.
+	Check bool
+	// MaxOps and MaxBytes are the budget of one step: how many operations it
+	// may begin, and how many bytes they may have moved when it begins one.
+	// 0: DefaultMaxOps and DefaultMaxBytes.
+	MaxOps, MaxBytes int
+}
+
+// The budget of a step where Config does not say.
+const (
+	DefaultMaxOps   = 64
+	DefaultMaxBytes = 256 << 10
+)
+
+// ScratchSize is the length of the buffer that Task.Scratch lends, in bytes.
+const ScratchSize = 64 << 10
+
+// A Scheduler runs tasks: a ready queue, wakes, timers, and no I/O. It belongs
+// to one goroutine.
+type Scheduler struct {
+	ready   ring // tasks that the next turn runs
+	batch   ring // tasks that this turn runs
+	current *Task
+	newest  *Task // of all live tasks
+	live    int
+	wheel   wheel
+	wakes   wakeQueue
+	stack   *Stack // that runs the current step
+	spares  []*extra
+
+	parker  Parker
+	notify  func()
+	report  func(*Task, error)
+	clock   func() time.Duration
+	elapsed time.Duration // of the virtual clock
+
+	virtualClock bool
+
+	now     int64 // of this turn, valid when timed
+	timed   bool
+	closed  bool
+	scratch []byte
+
+	ops, bytes       int // left of the step's budget
+	maxOps, maxBytes int
+	overdrawn        bool
+	seen             map[Frame]struct{} // check mode: every frame that was spawned
+}
+
+// NewScheduler makes a scheduler.
+func NewScheduler(c Config) *Scheduler {
+	s := &Scheduler{
+		parker:   c.Parker,
+		notify:   c.Notify,
+		report:   c.Report,
+		clock:    c.Clock,
+		maxOps:   c.MaxOps,
+		maxBytes: c.MaxBytes,
+	}
+	if s.parker == nil {
+		s.parker = new(virtual)
+	}
+	if s.clock == nil {
+		s.virtualClock = true
+		s.clock = func() time.Duration { return s.elapsed }
+	}
+	if s.report == nil {
+		s.report = logReport
+	}
+	if s.maxOps == 0 {
+		s.maxOps = DefaultMaxOps
+	}
+	if s.maxBytes == 0 {
+		s.maxBytes = DefaultMaxBytes
+	}
+	if c.Check {
+		s.seen = make(map[Frame]struct{})
+	}
+	s.unbound()
+	s.wheel.now = s.nowNanos() / tickNanos
+	s.timed = false
+	return s
+}
+
+func logReport(t *Task, err error) {
+	slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
+}
+
+// Spawn starts frame as a task: it runs in the next turn, and not before. On a
+// scheduler that is closed the task has ended with ErrDestroyed when Spawn
+// returns, and the frame is closed.
+//
+// It panics when a frame that embeds Returns is spawned a second time; in
+// check mode, when any frame is.
+func (s *Scheduler) Spawn(frame Frame) *Task {
+	if frame == nil {
+		panic("stepio: Scheduler.Spawn: nil frame")
+	}
+	if c, ok := frame.(claimer); ok && !c.claim() {
+		panic(fmt.Sprintf("stepio: Scheduler.Spawn: frame %s was spawned before", typeName(frame)))
+	}
+	if s.seen != nil {
+		s.checkFirst(frame)
+	}
+	t := &Task{frame: frame, sched: s}
+	t.older = s.newest
+	if s.newest != nil {
+		s.newest.newer = t
+	}
+	s.newest = t
+	s.live++
+	s.ready.push(t)
+	if s.closed {
+		s.finish(t, ErrDestroyed)
+	}
+	return t
+}
+
+// Turn runs the tasks that were ready when it began, after the timers that
+// have passed and the wakes that have come; what they make ready waits for the
+// next turn. It returns how many tasks it stepped.
+func (s *Scheduler) Turn() (steps int) {
+	if s.current != nil {
+		panic("stepio: Scheduler.Turn: called inside a step")
+	}
+	s.timed = false
+	s.fire()
+	s.takeWakes()
+	s.batch, s.ready = s.ready, ring{}
+	for !s.batch.empty() {
+		steps += s.runBatch()
+	}
+	s.unbound()
+	return steps
+}
+
+// runBatch steps the tasks of the batch until one panics. The recovery is one
+// deferred call a batch, not one a step.
+func (s *Scheduler) runBatch() (steps int) {
+	defer s.recovered()
+	for t := s.batch.pop(); t != nil; t = s.batch.pop() {
+		steps++
+		s.step(t)
+	}
+	return steps
+}
+
+func (s *Scheduler) step(t *Task) {
+	t.flags &^= flagAgain
+	t.phase = phaseRunning
+	s.current = t
+	s.ops, s.bytes, s.overdrawn = s.maxOps, s.maxBytes, false
+	a := t.frame.Step(t)
+	t.ready = 0
+	t.flags &^= flagWoken
+	s.settle(t, a)
+	s.current = nil
+}
+
+// settle puts a task that was stepped where its answer says.
+func (s *Scheduler) settle(t *Task, a Await) {
+	switch {
+	case t.flags&flagDoomed != 0:
+		s.finish(t, ErrDestroyed)
+	case a.kind == kindDone:
+		var err error
+		if f, ok := t.frame.(failer); ok {
+			err = f.Err()
+		}
+		s.finish(t, err)
+	case a.kind == kindForgotten:
+		frame, state := innermost(t.frame)
+		s.finish(t, &ForgottenError{Frame: frame, State: state})
+	case a.kind == kindCall:
+		panic("stepio: Task.Call: its answer left the Stack")
+	case a.kind == kindYield || s.overdrawn || t.flags&flagAgain != 0:
+		s.enqueue(t)
+	case a.kind == kindPark:
+		s.forget(t)
+		t.phase = phaseParked
+		s.bound(t, a)
+	default:
+		s.wait(t, a)
+	}
+}
+
+// wait parks t on a descriptor.
+func (s *Scheduler) wait(t *Task, a Await) {
+	refused := t.flags&flagRefused != 0
+	s.forget(t)
+	t.phase = phaseWaiting
+	t.fd, t.dir = a.fd, a.dir
+	t.flags &^= flagEdge
+	if a.Edge() {
+		t.flags |= flagEdge
+	}
+	if err := s.parker.Park(t, a); err != nil {
+		t.phase = phaseRunning // in no list
+		if refused {
+			s.finish(t, err) // it would ask for ever
+			return
+		}
+		t.setWaitErr(err)
+		t.flags |= flagRefused
+		s.enqueue(t)
+		return
+	}
+	if t.phase == phaseWaiting { // not resumed already
+		s.bound(t, a)
+	}
+}
+
+// forget drops what nobody read of an earlier wait.
+func (s *Scheduler) forget(t *Task) {
+	t.flags &^= flagRefused
+	if t.extra != nil {
+		t.extra.waitErr = nil
+		s.tidy(t)
+	}
+}
+
+// bound sets the timer of a task that was parked.
+func (s *Scheduler) bound(t *Task, a Await) {
+	if a.deadline == 0 {
+		return
+	}
+	x := t.more()
+	x.tick = tickOf(a.deadline)
+	x.soft = a.mode&modeSoft != 0
+	s.wheel.add(&x.timer)
+}
+
+// enqueue makes t, which is in no ring, ready.
+func (s *Scheduler) enqueue(t *Task) {
+	t.phase = phaseQueued
+	s.ready.push(t)
+}
+
+// resumed makes t ready, which its Waiters have let go.
+func (s *Scheduler) resumed(t *Task) {
+	s.cancelTimer(t)
+	s.enqueue(t)
+}
+
+// resume makes t ready whatever it does.
+func (s *Scheduler) resume(t *Task) {
+	switch t.phase {
+	case phaseWaiting:
+		s.parker.Unpark(t, int(t.fd))
+		s.resumed(t)
+	case phaseParked:
+		s.resumed(t)
+	case phaseRunning:
+		t.flags |= flagAgain
+	case phaseQueued, phaseEnded:
+	}
+}
+
+func (s *Scheduler) cancelTimer(t *Task) {
+	if t.extra == nil {
+		return
+	}
+	if t.extra.set() {
+		s.wheel.remove(&t.extra.timer)
+	}
+	s.tidy(t)
+}
+
+// fire resumes the tasks whose timers have passed.
+func (s *Scheduler) fire() {
+	if s.wheel.count == 0 {
+		return
+	}
+	tick := s.nowNanos() / tickNanos
+	for x := s.wheel.expired(tick); x != nil; x = s.wheel.expired(tick) {
+		x.task.expire(x.soft)
+	}
+}
+
+// takeWakes resumes the tasks that were woken since the last turn.
+func (s *Scheduler) takeWakes() {
+	tasks := s.wakes.take()
+	if tasks == nil {
+		return
+	}
+	for _, t := range tasks {
+		if t.wake.CompareAndSwap(wakeQueued, wakeIdle) {
+			t.flags |= flagWoken
+			s.resume(t)
+		}
+	}
+	s.wakes.done(tasks)
+}
+
+// finish ends t: out of every list first, so that whatever its Close does
+// finds it ended; then its children, its frame, and those who wait for it.
+func (s *Scheduler) finish(t *Task, err error) {
+	switch t.phase {
+	case phaseEnded:
+		return
+	case phaseWaiting:
+		s.parker.Unpark(t, int(t.fd))
+	case phaseQueued:
+		if s.batch.head == t {
+			s.batch.remove(t) // anywhere else, removing it needs no head
+		} else {
+			s.ready.remove(t)
+		}
+	}
+	t.phase = phaseEnded
+	t.wake.Store(wakeDead)
+	if t.extra != nil && t.extra.set() {
+		s.wheel.remove(&t.extra.timer)
+	}
+	s.unlink(t)
+	var k kin
+	if t.extra != nil && t.extra.kin != nil {
+		k = *t.extra.kin
+	}
+	for _, n := range k.owned {
+		n.destroy()
+	}
+	closeErr := closeFrame(t)
+	if err == nil {
+		err = closeErr
+	}
+	joined := k.nursery != nil
+	for _, j := range k.joiners {
+		joined = joined || j.phase != phaseEnded
+	}
+	s.reportEnd(t, err, closeErr, joined)
+	t.frame = nil
+	if t.extra != nil {
+		s.dropExtra(t)
+	}
+	if err != nil {
+		t.extra = &extra{kin: &kin{err: err}}
+	}
+	for _, j := range k.joiners {
+		s.resume(j)
+	}
+	if k.nursery != nil {
+		k.nursery.ended(t)
+	}
+}
+
+// reportEnd hands to the report handler what nobody else gets to see.
+func (s *Scheduler) reportEnd(t *Task, err, closeErr error, joined bool) {
+	_, panicked := err.(*PanicError)
+	if err != nil && err != ErrDestroyed && err != closeErr && (panicked || !joined) {
+		s.report(t, err)
+	}
+	if closeErr != nil {
+		s.report(t, closeErr)
+	}
+}
+
+// unlink takes t out of the list of live tasks.
+func (s *Scheduler) unlink(t *Task) {
+	if t.newer != nil {
+		t.newer.older = t.older
+	} else {
+		s.newest = t.older
+	}
+	if t.older != nil {
+		t.older.newer = t.newer
+	}
+	t.newer, t.older = nil, nil
+	s.live--
+}
+
+// closeFrame closes t's frame, where it has a Close. A panic becomes its error.
+func closeFrame(t *Task) (err error) {
+	c, ok := t.frame.(closer)
+	if !ok {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack(), Chain: t.Chain()}
+		}
+	}()
+	return c.Close()
+}
+
+// recovered ends the task whose step has panicked. Called by a deferred call.
+func (s *Scheduler) recovered() {
+	t := s.current
+	if t == nil {
+		return
+	}
+	err := errGoexit
+	if v := recover(); v != nil {
+		err = &PanicError{Value: v, Stack: debug.Stack(), Chain: t.Chain()}
+	}
+	s.current, s.stack = nil, nil
+	if t.phase == phaseEnded {
+		logReport(t, err) // the report handler itself panicked
+		return
+	}
+	s.finish(t, err)
+}
+
+// Admit begins an operation of the current step and reports whether the step's
+// budget allows it. When it does not, the operation would block, and the task
+// is queued behind the other ready ones whatever its step returns. Outside a
+// step there is no budget.
+func (s *Scheduler) Admit() bool {
+	if s.ops <= 0 || s.bytes <= 0 {
+		s.overdrawn = true
+		return false
+	}
+	s.ops--
+	return true
+}
+
+// Spend takes n bytes from the step's budget.
+func (s *Scheduler) Spend(n int) { s.bytes -= n }
+
+// unbound lifts the budget: no step is running.
+func (s *Scheduler) unbound() { s.ops, s.bytes = math.MaxInt, math.MaxInt }
+
+// Current is the task whose step is running, nil when none is.
+func (s *Scheduler) Current() *Task { return s.current }
+
+// Live is the number of tasks that have not ended.
+func (s *Scheduler) Live() int { return s.live }
+
+// Now is the time of this turn: the clock is read when it is first asked for.
+func (s *Scheduler) Now() time.Time { return instant(s.nowNanos()) }
+
+// Passed reports whether Now has reached a deadline. The zero time is none.
+func (s *Scheduler) Passed(deadline time.Time) bool {
+	return !deadline.IsZero() && s.nowNanos() >= nanos(deadline)
+}
+
+func (s *Scheduler) nowNanos() int64 {
+	if !s.timed {
+		s.now, s.timed = int64(s.clock()), true
+	}
+	return s.now
+}
+
+// Scratch lends the buffer that Task.Scratch lends.
+func (s *Scheduler) Scratch() []byte {
+	if s.scratch == nil {
+		s.scratch = make([]byte, ScratchSize)
+	}
+	return s.scratch
+}
+
+// Busy reports whether the next turn has a task to step: one is ready, or a
+// wake has come.
+func (s *Scheduler) Busy() bool { return !s.ready.empty() || !s.wakes.empty() }
+
+// Timeout is how long there is nothing to do but wait for events and wakes: 0
+// when a task is ready or a timer has passed, negative when no timer is set.
+// It reads the clock when a timer is set.
+func (s *Scheduler) Timeout() time.Duration {
+	if s.Busy() {
+		return 0
+	}
+	tick, ok := s.wheel.next()
+	if !ok {
+		return -1
+	}
+	return max(0, time.Duration(tick*tickNanos)-s.clock())
+}
+
+// Advance moves the virtual clock forward by d. It panics on a real one.
+func (s *Scheduler) Advance(d time.Duration) {
+	if !s.virtualClock {
+		panic("stepio: Scheduler.Advance: the clock is not the scheduler's own")
+	}
+	s.elapsed += d
+	s.timed = false
+}
+
+// Close destroys every task, the newest first, and every one that they spawn
+// meanwhile. The scheduler can't be used afterwards. Closing twice does nothing.
+func (s *Scheduler) Close() {
+	if s.current != nil {
+		panic("stepio: Scheduler.Close: called inside a step")
+	}
+	s.closed = true
+	for s.newest != nil {
+		s.finish(s.newest, ErrDestroyed)
+	}
+}
+
+// maxSpares bounds the extras that are kept for reuse: 1 MiB a scheduler.
+const maxSpares = 1 << 14
+
+func (s *Scheduler) newExtra() *extra {
+	if n := len(s.spares); n > 0 {
+		x := s.spares[n-1]
+		s.spares = s.spares[:n-1]
+		return x
+	}
+	return new(extra)
+}
+
+// tidy takes the extra of a task that needs it no more.
+func (s *Scheduler) tidy(t *Task) {
+	x := t.extra
+	if x != nil && !x.set() && x.waitErr == nil && x.kin == nil {
+		s.dropExtra(t)
+	}
+}
+
+func (s *Scheduler) dropExtra(t *Task) {
+	x := t.extra
+	t.extra = nil
+	if len(s.spares) < maxSpares {
+		*x = extra{}
+		s.spares = append(s.spares, x)
+	}
+}

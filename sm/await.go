@@ -2,7 +2,6 @@ package sm
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
 )
@@ -126,7 +125,8 @@ func (a Await) By(deadline time.Time) Await {
 	return a.by(nanos(deadline), 0)
 }
 
-// Until is By with a deadline whose passing is what is waited for: WaitErr is nil.
+// Until is By with a deadline whose passing is what is waited for: WaitErr is
+// nil. Of a By and an Until at the same instant the Until counts.
 func (a Await) Until(when time.Time) Await {
 	if when.IsZero() {
 		return a
@@ -138,9 +138,12 @@ func (a Await) by(deadline int64, soft mode) Await {
 	if a.kind != kindPark && a.kind != kindDescriptor || deadline == 0 {
 		return a
 	}
-	if a.deadline == 0 || deadline < a.deadline {
+	switch {
+	case a.deadline == 0 || deadline < a.deadline:
 		a.deadline = deadline
 		a.mode = a.mode&^modeSoft | soft
+	case deadline == a.deadline:
+		a.mode |= soft // an event that comes with the deadline counts
 	}
 	return a
 }
@@ -213,5 +216,3 @@ func nanos(t time.Time) int64 {
 
 // instant is the reverse of nanos.
 func instant(ns int64) time.Time { return epoch.Add(time.Duration(ns)) }
-
-const forever = math.MaxInt64

@@ -83,7 +83,8 @@ func (r *Returns[T]) Fail(err error) Await {
 	if err == nil {
 		panic("stepio: Returns.Fail: nil error")
 	}
-	r.err = err
+	var zero T
+	r.value, r.err = zero, err
 	r.status |= returnsFinished
 	return Done
 }

@@ -1,0 +1,3 @@
+package stepio
+
+type batchBuffers struct{}

@@ -1,0 +1,64 @@
+package stepio
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// Expected outcomes are bare sentinels, so that == tells them apart; failures
+// are as in package net, so that errors.Is does.
+var (
+	// ErrWouldBlock says that nothing happened yet, or not all of it: return
+	// what the operation's doc names, such as c.Readable(), and try again.
+	ErrWouldBlock = errors.New("stepio: would block")
+
+	// ErrTriggerMode is the WaitErr of a task that waits on a descriptor in one
+	// trigger mode while another task waits on it in the other.
+	ErrTriggerMode = errors.New("stepio: descriptor is awaited in the other trigger mode")
+
+	// ErrRemoved is the WaitErr of a task whose descriptor was given to Loop.Remove.
+	ErrRemoved = errors.New("stepio: descriptor removed from its loop")
+
+	// ErrLoopClosed answers a Post after Stop, and a second Run.
+	ErrLoopClosed = errors.New("stepio: loop closed")
+
+	// ErrLoopRunning answers a Close of a loop whose Run has not returned.
+	ErrLoopRunning = errors.New("stepio: loop is running")
+
+	// ErrQueueFull answers a Post or a TrySubmit over the queue's bound.
+	ErrQueueFull = errors.New("stepio: queue full")
+
+	// ErrPoolClosed answers a submission to a pool that was stopped.
+	ErrPoolClosed = errors.New("stepio: pool closed")
+
+	// ErrTruncated says that a datagram was longer than the buffer it was read
+	// into: its beginning is there, the rest is lost.
+	ErrTruncated = errors.New("stepio: datagram truncated")
+
+	// ErrTooLong says that an Input would have to hold more than its limit.
+	ErrTooLong = errors.New("stepio: message too long")
+)
+
+// opError wraps errno as package net does.
+func opError(op, network, call string, errno syscall.Errno, near, far netip.AddrPort) error {
+	return netError(op, network, os.NewSyscallError(call, errno), near, far)
+}
+
+func netError(op, network string, err error, near, far netip.AddrPort) error {
+	return &net.OpError{Op: op, Net: network, Source: netAddr(network, near), Addr: netAddr(network, far), Err: err}
+}
+
+// netAddr is a as a net.Addr, nil when it is not valid.
+func netAddr(network string, a netip.AddrPort) net.Addr {
+	switch {
+	case !a.IsValid():
+		return nil
+	case network == "udp":
+		return net.UDPAddrFromAddrPort(a)
+	default:
+		return net.TCPAddrFromAddrPort(a)
+	}
+}

@@ -1,0 +1,308 @@
+package stepio
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// A Loop is a single-threaded reactor: it holds a scheduler of tasks and a
+// poller of descriptors, and Run advances each task when what it waits for has
+// come. One turn of it asks the poller, collects the whole batch of events, runs
+// the functions that were posted, and steps every task that is ready, once.
+//
+// Post, Stop and Close may be called from any goroutine. Everything else, and
+// every connection of the loop, belongs to the goroutine in Run; before Run, to
+// the one that made the loop. WithChecks finds those who do not keep to it.
+type Loop struct {
+	sched   *sm.Scheduler
+	poller  poller
+	sys     sys
+	slots   slots
+	mail    mailbox
+	events  []event
+	report  func(*sm.Task, error)
+	state   atomic.Uint32
+	stopped atomic.Bool
+	owner   owner
+	starved []*TCPListener // backing off for lack of descriptors or memory
+	spares  spareBuffers
+	batch   *batchBuffers // for datagrams, made when first needed
+}
+
+// The values of Loop.state.
+const (
+	loopNew uint32 = iota
+	loopRunning
+	loopRan
+	loopClosed
+)
+
+// eventBatch is how many events one look at the poller can bring.
+const eventBatch = 512
+
+// A LoopOption changes how NewLoop builds a loop.
+type LoopOption func(*loopConfig)
+
+type loopConfig struct {
+	report   func(*sm.Task, error)
+	check    bool
+	maxOps   int
+	maxBytes int
+	clock    func() time.Duration
+	kernel   kernel
+}
+
+// WithReport sets what gets the failures that nobody waits for: the error of a
+// task that no one joined, an error of a frame's Close, a panic. The task is
+// nil when a posted function panicked. Without it they go to log/slog. It is
+// called on the loop.
+func WithReport(report func(t *sm.Task, err error)) LoopOption {
+	return func(c *loopConfig) { c.report = report }
+}
+
+// WithChecks turns on what finds a programmer's errors and costs too much for
+// production: use of a loop or its connections from another goroutine, and a
+// frame that is spawned twice, panic. For tests.
+func WithChecks() LoopOption { return func(c *loopConfig) { c.check = true } }
+
+// WithBudget sets how many socket operations one step may begin, and how many
+// bytes they may move before the next one is refused, so that no peer can keep
+// the loop to itself. 0 keeps a default: sm.DefaultMaxOps, sm.DefaultMaxBytes.
+func WithBudget(ops, bytes int) LoopOption {
+	return func(c *loopConfig) { c.maxOps, c.maxBytes = ops, bytes }
+}
+
+// NewLoop makes a loop. Its descriptors are released by Close. The error is the
+// kernel's, for lack of descriptors or memory.
+func NewLoop(options ...LoopOption) (*Loop, error) {
+	c := loopConfig{report: logReport, clock: sm.Monotonic}
+	for _, o := range options {
+		o(&c)
+	}
+	l := &Loop{report: c.report, events: make([]event, eventBatch)}
+	l.sys.sim = c.kernel
+	p, err := l.sys.newPoller(eventBatch)
+	if err != nil {
+		return nil, err
+	}
+	l.poller = p
+	l.mail.ring = p
+	l.mail.alert.Store(true) // nothing waits yet
+	l.owner.on = c.check
+	l.owner.claim()
+	l.sched = sm.NewScheduler(sm.Config{
+		Parker:   (*parker)(l),
+		Clock:    c.clock,
+		Notify:   l.mail.notify,
+		Report:   c.report,
+		Check:    c.check,
+		MaxOps:   c.maxOps,
+		MaxBytes: c.maxBytes,
+	})
+	return l, nil
+}
+
+func logReport(t *sm.Task, err error) {
+	if t == nil {
+		slog.Error("stepio: posted function failed", "err", err)
+		return
+	}
+	slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
+}
+
+// Run advances the loop's tasks until Stop. It runs once, on the goroutine that
+// calls it, which owns the loop meanwhile.
+//
+// The result is one of: nil after Stop, also after one that came before Run;
+// ErrLoopClosed when Run was called before, or Close; the poller's error.
+// Every function whose Post was answered with nil has run when Run returns.
+// Tasks that are still parked stay so, for Close.
+func (l *Loop) Run() error {
+	if !l.state.CompareAndSwap(loopNew, loopRunning) {
+		return ErrLoopClosed
+	}
+	defer l.state.Store(loopRan)
+	l.owner.claim()
+	var err error
+	for err == nil && !l.stopped.Load() {
+		err = l.turn()
+	}
+	l.stopped.Store(true)
+	l.mail.shut()
+	l.runPosts()
+	return err
+}
+
+// turn asks the poller, waiting only when there is nothing else to do, and runs
+// what has become ready.
+func (l *Loop) turn() error {
+	var timeout time.Duration
+	if !l.sched.Busy() && l.mail.empty() {
+		l.mail.alert.Store(false)
+		// From here on a post or a wake rings; this is the last look.
+		timeout = l.sched.Timeout()
+		if !l.mail.empty() || l.stopped.Load() {
+			timeout = 0
+		}
+	}
+	n, err := l.poller.wait(l.events, timeout)
+	l.mail.alert.Store(true)
+	if err != nil {
+		return err
+	}
+	for _, ev := range l.events[:n] {
+		l.dispatch(ev)
+	}
+	l.runPosts()
+	l.sched.Turn()
+	return nil
+}
+
+// runPosts runs what was posted before now.
+func (l *Loop) runPosts() {
+	posts := l.mail.take()
+	if posts == nil {
+		return
+	}
+	for _, fn := range posts {
+		l.runPost(fn)
+	}
+	l.mail.done(posts)
+}
+
+func (l *Loop) runPost(fn func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.report(nil, &sm.PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
+	fn()
+}
+
+// Stop makes Run return after the current turn; before Run, it makes Run return
+// at once. Stopping twice is stopping once. Any goroutine, also inside a step.
+func (l *Loop) Stop() {
+	l.stopped.Store(true)
+	l.mail.shut()
+}
+
+// Close destroys every task that is left, closes its frame, and releases the
+// loop's descriptors. A loop that ran is closed after its Run has returned; one
+// that never ran can be closed too, and runs what was posted to it. Any
+// goroutine; closing twice does nothing.
+//
+// The result is one of: nil; ErrLoopRunning while Run has not returned; the
+// error of closing the poller.
+func (l *Loop) Close() error {
+	for {
+		state := l.state.Load()
+		switch {
+		case state == loopRunning:
+			return ErrLoopRunning
+		case state == loopClosed:
+			return nil
+		}
+		if l.state.CompareAndSwap(state, loopClosed) {
+			break
+		}
+	}
+	l.owner.claim()
+	l.stopped.Store(true)
+	l.mail.shut()
+	l.runPosts()
+	l.sched.Close()
+	l.mail.silence()
+	return l.poller.close()
+}
+
+// Spawn starts frame as a task of this loop: it runs in the next turn. After
+// Close, the task that Spawn returns has ended and its frame is closed. It
+// panics when a frame that embeds sm.Returns is spawned twice. Loop only; from
+// another goroutine, Post a function that spawns, or use Call.
+func (l *Loop) Spawn(frame sm.Frame) *sm.Task {
+	l.owner.check("Loop.Spawn")
+	return l.sched.Spawn(frame)
+}
+
+// Post has fn run on the loop, between two turns' steps. Any goroutine.
+//
+// The result is one of: nil, and fn runs exactly once, before Run or Close
+// returns; ErrLoopClosed after Stop; ErrQueueFull when MaxPosts functions wait.
+// A panic in fn is reported and ends nothing.
+func (l *Loop) Post(fn func()) error {
+	if fn == nil {
+		panic("stepio: Loop.Post: nil function")
+	}
+	return l.mail.put(fn)
+}
+
+// Readable waits until fd can be read, level-triggered. The descriptor may be
+// any that the poller takes: a socket, a pipe, an eventfd, a timerfd, a
+// terminal; a regular file ends the wait with an error (sm.Task.WaitErr). Before
+// fd is closed it must be given to Remove. Return the Await from a step.
+func (l *Loop) Readable(fd int) sm.Await { return sm.Wait(fd, sm.Read) }
+
+// Writable is Readable for writing.
+func (l *Loop) Writable(fd int) sm.Await { return sm.Wait(fd, sm.Write) }
+
+// ReadableET waits until there is something new to read, edge-triggered: after
+// an edge, fd must be read until it would block before the next one can come.
+// An edge that comes while nobody waits is remembered. A descriptor is awaited
+// in one mode at a time: see ErrTriggerMode.
+func (l *Loop) ReadableET(fd int) sm.Await { return sm.WaitEdge(fd, sm.Read) }
+
+// WritableET is ReadableET for writing.
+func (l *Loop) WritableET(fd int) sm.Await { return sm.WaitEdge(fd, sm.Write) }
+
+// Remove deregisters fd, which stays open and may be awaited again. Tasks that
+// wait for it are resumed with ErrRemoved as their WaitErr. The error is the
+// poller's, for a descriptor that was closed before it was removed. Loop only.
+func (l *Loop) Remove(fd int) error {
+	l.owner.check("Loop.Remove")
+	return l.release(fd, ErrRemoved, false)
+}
+
+// Now is the time of this turn. Loop only.
+func (l *Loop) Now() time.Time { return l.sched.Now() }
+
+// Tasks is the number of tasks that have not ended. Loop only.
+func (l *Loop) Tasks() int { return l.sched.Live() }
+
+// Dump writes every live task, a line each: the frame chain with each frame's
+// type and state by name, and what the task waits for. Loop only; from another
+// goroutine, Post it.
+func (l *Loop) Dump(w io.Writer) error {
+	l.owner.check("Loop.Dump")
+	return l.sched.Dump(w)
+}
+
+// owner is the check mode's memory of whose goroutine the loop is.
+type owner struct {
+	on bool
+	id atomic.Uint64
+}
+
+func (o *owner) claim() {
+	if o.on {
+		o.id.Store(goroutineID())
+	}
+}
+
+// check panics when another goroutine than the owner calls.
+func (o *owner) check(method string) {
+	if o.on {
+		o.verify(method)
+	}
+}
+
+func (o *owner) verify(method string) {
+	if id := goroutineID(); id != o.id.Load() {
+		panic(fmt.Sprintf("stepio: %s: called on goroutine %d, the loop is goroutine %d's", method, id, o.id.Load()))
+	}
+}

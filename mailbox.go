@@ -1,0 +1,100 @@
+package stepio
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// MaxPosts is the bound of a loop's queue of posted functions.
+const MaxPosts = 1 << 16
+
+// mailbox is how other goroutines reach a loop: a bounded queue of functions,
+// and the bell that ends the loop's wait.
+//
+// The bell is rung at most once a wait. alert says that the loop is awake, or
+// has been told: it is cleared before the loop's last look at its queues, and
+// whoever queues something afterwards finds it cleared and rings. So a burst
+// costs one eventfd write, a post to a loop that is working costs none, and
+// none is lost: either the last look sees what was queued, or the bell rings.
+type mailbox struct {
+	alert atomic.Bool
+
+	mu     sync.Mutex
+	posts  []func()
+	spare  []func()
+	closed bool   // no post is taken any more
+	ring   poller // nil once its descriptors are closed
+}
+
+// put queues fn.
+func (m *mailbox) put(fn func()) error {
+	m.mu.Lock()
+	switch {
+	case m.closed:
+		m.mu.Unlock()
+		return ErrLoopClosed
+	case len(m.posts) >= MaxPosts:
+		m.mu.Unlock()
+		return ErrQueueFull
+	}
+	m.posts = append(m.posts, fn)
+	m.mu.Unlock()
+	m.notify()
+	return nil
+}
+
+// notify ends the loop's wait, unless it is awake.
+func (m *mailbox) notify() {
+	if m.alert.Load() || !m.alert.CompareAndSwap(false, true) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ring == nil {
+		return // closed: there is nothing to wake
+	}
+	if err := m.ring.wake(); err != nil {
+		panic("stepio: Loop: cannot be woken: " + err.Error()) // a broken eventfd: the loop would hang
+	}
+}
+
+// take returns what was posted since the last take; the slice is the caller's
+// until it hands it back with done.
+func (m *mailbox) take() []func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.posts) == 0 {
+		return nil
+	}
+	taken := m.posts
+	m.posts, m.spare = m.spare, nil
+	return taken
+}
+
+func (m *mailbox) done(taken []func()) {
+	clear(taken)
+	m.mu.Lock()
+	m.spare = taken[:0]
+	m.mu.Unlock()
+}
+
+func (m *mailbox) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.posts) == 0
+}
+
+// shut ends the taking of posts.
+func (m *mailbox) shut() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.notify()
+}
+
+// silence ends the ringing: the poller is about to be closed.
+func (m *mailbox) silence() {
+	m.mu.Lock()
+	m.ring = nil
+	m.mu.Unlock()
+}

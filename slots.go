@@ -1,0 +1,232 @@
+package stepio
+
+import (
+	"net"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// Descriptors. A slot is all that the loop knows of one: who waits, what the
+// poller was asked for, and what has been seen while nobody waited.
+//
+// How interest is armed:
+//   - A descriptor is added to the poller when it is first awaited and stays
+//     until it is closed or removed. A wait that is armed already costs nothing.
+//   - Level-triggered: a direction that is reported while nobody waits for it is
+//     disarmed then, by one modify, and armed again when it is next awaited. A
+//     hang-up or an error cannot be masked (epoll_ctl(2)): the descriptor leaves
+//     the poller instead, and the next wait adds it again, which reports the
+//     condition once more.
+//   - Edge-triggered: nothing is ever disarmed. An edge that comes while nobody
+//     waits is remembered, and the next wait takes it.
+//
+// What is known between two events:
+//   - slotDrained: a read has emptied the descriptor since the last event, so
+//     the next read would block; no syscall is needed to know it. This holds
+//     only while reading is armed, since only an event can end it, and never on
+//     a descriptor that has reported its end, a hang-up, an error or urgent data:
+//     data and FIN in one event leave no second edge.
+type slot struct {
+	waiters sm.Waiters
+	gen     uint32 // counts the descriptors that have had this number
+	armed   sm.Dir // registered for these directions
+	edges   sm.Dir // edges that nobody has taken
+	flags   slotFlags
+}
+
+type slotFlags uint8
+
+const (
+	slotRegistered slotFlags = 1 << iota // in the poller
+	slotEdge                             // edge-triggered
+	slotDrained                          // the last read has emptied it
+	slotRestless                         // has reported its end, a hang-up, an error, urgent data
+	slotForeign                          // others may hold the same open file: its close would leave the registration behind
+)
+
+// slots is the table of slots by descriptor number. It grows in pieces that
+// never move: an idle slot costs 16 bytes, and growing leaves no garbage.
+type slots struct{ pieces []*[slotPiece]slot }
+
+const slotPiece = 256
+
+// get is the slot of fd, nil when fd was never seen.
+func (t *slots) get(fd int) *slot {
+	if piece := uint(fd) / slotPiece; piece < uint(len(t.pieces)) {
+		if p := t.pieces[piece]; p != nil {
+			return &p[uint(fd)%slotPiece]
+		}
+	}
+	return nil
+}
+
+// at is the slot of fd, made when fd is seen for the first time.
+func (t *slots) at(fd int) *slot {
+	if s := t.get(fd); s != nil {
+		return s
+	}
+	piece := fd / slotPiece
+	for piece >= len(t.pieces) {
+		t.pieces = append(t.pieces, nil)
+	}
+	if t.pieces[piece] == nil {
+		t.pieces[piece] = new([slotPiece]slot)
+	}
+	return &t.pieces[piece][fd%slotPiece]
+}
+
+func key(fd int, gen uint32) uint64 { return uint64(gen)<<32 | uint64(uint32(fd)) }
+
+// parker is the loop as its scheduler sees it.
+type parker Loop
+
+// Park implements sm.Parker.
+func (p *parker) Park(t *sm.Task, a sm.Await) error {
+	l, fd, dir := (*Loop)(p), a.FD(), a.Dir()
+	if fd < 0 {
+		return net.ErrClosed
+	}
+	s := l.slots.at(fd)
+	if dir == 0 { // waits for no event: nothing to arm
+		s.waiters.Add(t)
+		return nil
+	}
+	if err := l.arm(s, fd, dir, a.Edge()); err != nil {
+		return err
+	}
+	s.waiters.Add(t)
+	if hit := s.edges & dir; hit != 0 {
+		s.edges &^= hit
+		s.waiters.Resume(hit)
+	}
+	return nil
+}
+
+// Unpark implements sm.Parker.
+func (p *parker) Unpark(t *sm.Task, fd int) { p.slots.get(fd).waiters.Remove(t) }
+
+// arm sees to it that the poller reports fd in the directions of dir.
+func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
+	sameMode := edge == (s.flags&slotEdge != 0)
+	if sameMode && dir&^s.armed == 0 {
+		return nil // the steady state
+	}
+	want := s.armed | dir
+	if !sameMode {
+		if !s.waiters.Empty() {
+			return ErrTriggerMode
+		}
+		want = dir
+	}
+	var err error
+	if s.flags&slotRegistered == 0 {
+		err = l.poller.add(fd, key(fd, s.gen), want, edge)
+	} else {
+		err = l.poller.modify(fd, key(fd, s.gen), s.armed, want, edge)
+	}
+	if err != nil {
+		return err
+	}
+	if !sameMode {
+		s.edges = 0
+		s.flags ^= slotEdge
+	}
+	// The poller looks at the descriptor anew, and what it finds is an event:
+	// what was known between two events is known no more.
+	s.flags = s.flags&^slotDrained | slotRegistered
+	s.armed = want
+	return nil
+}
+
+// dispatch resumes those who wait for an event.
+func (l *Loop) dispatch(ev event) {
+	fd := int(int32(uint32(ev.key)))
+	s := l.slots.get(fd)
+	if s == nil || s.gen != uint32(ev.key>>32) {
+		return // of a descriptor that had the number before
+	}
+	dirs := ev.ready.dirs()
+	if ev.ready&(readyEnd|readyHangup|readyError|readyUrgent) != 0 {
+		s.flags |= slotRestless
+	}
+	if dirs&sm.Read != 0 {
+		s.flags &^= slotDrained
+	}
+	claimed := s.waiters.Resume(dirs)
+	if dirs == claimed {
+		return
+	}
+	switch {
+	case s.flags&slotEdge != 0:
+		s.edges |= dirs &^ claimed
+	case claimed == 0 && ev.ready&(readyHangup|readyError) != 0:
+		l.leave(s, fd)
+	case s.armed&dirs&^claimed != 0:
+		want := s.armed &^ (dirs &^ claimed)
+		if err := l.poller.modify(fd, key(fd, s.gen), s.armed, want, false); err != nil {
+			l.leave(s, fd)
+			return
+		}
+		s.armed = want
+		s.flags &^= slotDrained
+	}
+}
+
+// leave takes a descriptor out of the poller that nobody waits for; the next
+// wait adds it again. A failure means that it is not in the poller, which is
+// what was wanted: its owner closed it first.
+func (l *Loop) leave(s *slot, fd int) {
+	_ = l.poller.remove(fd, s.armed)
+	s.armed = 0
+	s.flags &^= slotRegistered | slotDrained
+}
+
+// claim makes the slot of a descriptor that was just opened, adopted or
+// accepted ready for it. What a previous one left behind, closed without the
+// loop being told, ends here.
+func (l *Loop) claim(fd int, foreign bool) {
+	s := l.slots.at(fd)
+	if s.flags&slotRegistered != 0 || !s.waiters.Empty() {
+		s.flags &^= slotForeign // the old registration went with the old descriptor
+		_ = l.release(fd, net.ErrClosed, true)
+	}
+	if foreign {
+		s.flags |= slotForeign
+	}
+}
+
+// release ends what the loop knows of fd and resumes those who wait for it with
+// cause. The descriptor leaves the poller by an explicit call, unless it is
+// about to be closed and nobody else holds it: then its close does it.
+func (l *Loop) release(fd int, cause error, closing bool) (err error) {
+	s := l.slots.get(fd)
+	if s == nil {
+		return nil
+	}
+	if s.flags&slotRegistered != 0 && (!closing || s.flags&slotForeign != 0) {
+		err = l.poller.remove(fd, s.armed)
+	}
+	s.gen++
+	s.armed, s.edges, s.flags = 0, 0, 0
+	s.waiters.Fail(cause)
+	return err
+}
+
+// readEmptied notes that a read has emptied the descriptor of s.
+func (s *slot) readEmptied() {
+	s.edges &^= sm.Read
+	if s.armed&sm.Read != 0 && s.flags&slotRestless == 0 {
+		s.flags |= slotDrained
+	}
+}
+
+// readStopped notes that a read stopped while there may be more: an edge has
+// been used up that the next edge-triggered wait must find.
+func (s *slot) readStopped() {
+	if s.flags&slotEdge != 0 {
+		s.edges |= sm.Read
+	}
+}
+
+// drained reports whether a read would block, as far as is known.
+func (s *slot) drained() bool { return s.flags&slotDrained != 0 }

@@ -1,0 +1,213 @@
+package stepio
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// sys is the seam between this library and the kernel: every syscall on a
+// socket or a poller is one of its methods. A test can put a simulated kernel
+// under the real code; without one, a call costs one predicted branch more.
+//
+// The methods retry EINTR, and report errno 0 for success. A caller's buffer
+// never crosses the simulation's interface, or it would escape to the heap at
+// every call: the simulation gets and gives copies.
+type sys struct{ sim kernel }
+
+// kernel is what a simulated kernel implements. Errno 0 is success.
+type kernel interface {
+	Socket(family, kind int) (fd int, errno syscall.Errno)
+	Bind(fd int, addr netip.AddrPort) syscall.Errno
+	Listen(fd, backlog int) syscall.Errno
+	Connect(fd int, addr netip.AddrPort) syscall.Errno
+	Accept(fd int) (accepted int, errno syscall.Errno)
+	Read(fd, room int) (data []byte, errno syscall.Errno)
+	Write(fd int, data []byte) (n int, errno syscall.Errno)
+	ReceiveFrom(fd, room int) (data []byte, from netip.AddrPort, truncated bool, errno syscall.Errno)
+	SendTo(fd int, data []byte, to netip.AddrPort) syscall.Errno
+	Shutdown(fd, how int) syscall.Errno
+	Close(fd int) syscall.Errno
+	SocketOption(fd, level, name int) (value int, errno syscall.Errno)
+	SetSocketOption(fd, level, name, value int) syscall.Errno
+	LocalAddr(fd int) (netip.AddrPort, syscall.Errno)
+	RemoteAddr(fd int) (netip.AddrPort, syscall.Errno)
+
+	PollAdd(fd int, key uint64, dirs sm.Dir, edge bool) error
+	PollModify(fd int, key uint64, dirs sm.Dir, edge bool) error
+	PollRemove(fd int) error
+	// PollWait calls report for every event, at most room of them. The bits of
+	// ready are those of readiness.
+	PollWait(room int, timeout time.Duration, report func(key uint64, ready uint8)) error
+	PollWake() error
+	PollClose() error
+}
+
+// simulatedPoller is the poller of a simulated kernel.
+type simulatedPoller struct{ k kernel }
+
+func (p simulatedPoller) add(fd int, key uint64, dirs sm.Dir, edge bool) error {
+	return p.k.PollAdd(fd, key, dirs, edge)
+}
+
+func (p simulatedPoller) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) error {
+	return p.k.PollModify(fd, key, dirs, edge)
+}
+
+func (p simulatedPoller) remove(fd int, _ sm.Dir) error { return p.k.PollRemove(fd) }
+
+func (p simulatedPoller) wait(events []event, timeout time.Duration) (n int, err error) {
+	err = p.k.PollWait(len(events), timeout, func(key uint64, ready uint8) {
+		events[n] = event{key: key, ready: readiness(ready)}
+		n++
+	})
+	return n, err
+}
+
+func (p simulatedPoller) wake() error  { return p.k.PollWake() }
+func (p simulatedPoller) close() error { return p.k.PollClose() }
+
+func (s *sys) newPoller(batch int) (poller, error) {
+	if s.sim != nil {
+		return simulatedPoller{s.sim}, nil
+	}
+	return newPoller(batch)
+}
+
+// socket opens a non-blocking socket that does not survive exec.
+func (s *sys) socket(family, kind int) (fd int, errno syscall.Errno) {
+	if s.sim != nil {
+		return s.sim.Socket(family, kind)
+	}
+	return rawSocket(family, kind)
+}
+
+func (s *sys) bind(fd int, addr netip.AddrPort) syscall.Errno {
+	if s.sim != nil {
+		return s.sim.Bind(fd, addr)
+	}
+	return rawBind(fd, addr)
+}
+
+func (s *sys) listen(fd, backlog int) syscall.Errno {
+	if s.sim != nil {
+		return s.sim.Listen(fd, backlog)
+	}
+	return rawListen(fd, backlog)
+}
+
+// connect starts a connection. EINTR is not retried: connect(2) goes on by
+// itself then, as with EINPROGRESS.
+func (s *sys) connect(fd int, addr netip.AddrPort) syscall.Errno {
+	if s.sim != nil {
+		return s.sim.Connect(fd, addr)
+	}
+	return rawConnect(fd, addr)
+}
+
+// accept takes a connection from fd's queue; it is non-blocking and does not
+// survive exec.
+func (s *sys) accept(fd int) (accepted int, errno syscall.Errno) {
+	for {
+		if s.sim != nil {
+			accepted, errno = s.sim.Accept(fd)
+		} else {
+			accepted, errno = rawAccept(fd)
+		}
+		if errno != syscall.EINTR {
+			return accepted, errno
+		}
+	}
+}
+
+// read is recv(2) into p.
+func (s *sys) read(fd int, p []byte) (n int, errno syscall.Errno) {
+	for {
+		if s.sim != nil {
+			var data []byte
+			data, errno = s.sim.Read(fd, len(p))
+			n = copy(p, data)
+		} else {
+			n, errno = rawRead(fd, p)
+		}
+		if errno != syscall.EINTR {
+			return n, errno
+		}
+	}
+}
+
+// write is send(2) of p, without SIGPIPE.
+func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
+	for {
+		if s.sim != nil {
+			n, errno = s.sim.Write(fd, append([]byte(nil), p...))
+		} else {
+			n, errno = rawWrite(fd, p)
+		}
+		if errno != syscall.EINTR {
+			return n, errno
+		}
+	}
+}
+
+func (s *sys) shutdown(fd, how int) syscall.Errno {
+	if s.sim != nil {
+		return s.sim.Shutdown(fd, how)
+	}
+	return rawShutdown(fd, how)
+}
+
+// close closes fd. EINTR is not retried: the descriptor is gone then (close(2)).
+func (s *sys) close(fd int) syscall.Errno {
+	var errno syscall.Errno
+	if s.sim != nil {
+		errno = s.sim.Close(fd)
+	} else {
+		errno = rawClose(fd)
+	}
+	if errno == syscall.EINTR {
+		return 0
+	}
+	return errno
+}
+
+func (s *sys) option(fd, level, name int) (value int, errno syscall.Errno) {
+	if s.sim != nil {
+		return s.sim.SocketOption(fd, level, name)
+	}
+	return rawOption(fd, level, name)
+}
+
+func (s *sys) setOption(fd, level, name, value int) syscall.Errno {
+	if s.sim != nil {
+		return s.sim.SetSocketOption(fd, level, name, value)
+	}
+	return rawSetOption(fd, level, name, value)
+}
+
+func (s *sys) localAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	if s.sim != nil {
+		return s.sim.LocalAddr(fd)
+	}
+	return rawLocalAddr(fd)
+}
+
+func (s *sys) remoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	if s.sim != nil {
+		return s.sim.RemoteAddr(fd)
+	}
+	return rawRemoteAddr(fd)
+}
+
+// errnoOf is err, of a call of x/sys, as an errno.
+func errnoOf(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	if errno, ok := err.(syscall.Errno); ok {
+		return errno
+	}
+	return syscall.EINVAL
+}

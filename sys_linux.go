@@ -1,0 +1,46 @@
+package stepio
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The syscalls of Linux that are not hot, and epoll's. Those that move data are
+// in sys_linux_fast.go, and for the race detector in sys_linux_race.go.
+
+func rawSocket(family, kind int) (int, syscall.Errno) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return fd, errnoOf(err)
+}
+
+// rawAccept is accept4(2), which does not block on a non-blocking socket: the
+// Go scheduler need not be told.
+func rawAccept(fd int) (int, syscall.Errno) {
+	accepted, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0,
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int(accepted), errno
+}
+
+// inheritsNoDelay says whether an accepted connection has its listener's
+// TCP_NODELAY. On Linux the new socket is a copy of the listening one.
+const inheritsNoDelay = true
+
+func rawClose(fd int) syscall.Errno {
+	_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	return errno
+}
+
+// epollWait waits for events, timeout in milliseconds. A wait that can't block
+// is a raw syscall. One that can tells the Go scheduler, which may give the
+// processor to other goroutines meanwhile: docs/internals.md has the figures.
+func epollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
+	if timeout == 0 {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		return int(n), errno
+	}
+	n, err := unix.EpollWait(epfd, events, timeout)
+	return n, errnoOf(err)
+}

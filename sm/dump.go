@@ -35,8 +35,12 @@ func (t *Task) Chain() string {
 	if t.frame == nil {
 		return "ended"
 	}
+	return chainText(t.frame)
+}
+
+func chainText(root Frame) string {
 	var links []string
-	for _, l := range chainOf(t.frame) {
+	for _, l := range chainOf(root) {
 		links = append(links, fmt.Sprintf("%s(%s)", l.frame, l.state))
 	}
 	return strings.Join(links, " > ")
@@ -51,24 +55,32 @@ func innermost(frame Frame) (name, state string) {
 
 type link struct{ frame, state string }
 
-// maxChain bounds the chain that is written, so that frames that hold each
-// other in a circle end.
-const maxChain = 64
+// maxCallees bounds the callees that are followed, so that frames whose
+// Inspect leads in a circle end. maxOnStack bounds the frames of a Stack that
+// are shown: the innermost ones, and the outermost.
+const (
+	maxCallees = 64
+	maxOnStack = 32
+)
 
 func chainOf(root Frame) []link {
 	var chain []link
-	for frame := root; frame != nil && len(chain) < maxChain; {
-		if s, ok := frame.(*Stack); ok && len(s.frames) > 0 {
-			chain = append(chain, link{typeName(s), fmt.Sprintf("depth %d", len(s.frames))})
-			for _, f := range s.frames[max(0, len(s.frames)-maxChain) : len(s.frames)-1] {
-				state, _, _ := inspect(f)
-				chain = append(chain, link{typeName(f), state})
-			}
-			frame = s.frames[len(s.frames)-1]
-			continue
-		}
+	frame := root
+	for callees := 0; frame != nil && callees < maxCallees; callees++ {
 		state, callee, _ := inspect(frame)
 		chain = append(chain, link{typeName(frame), state})
+		if s, ok := frame.(*Stack); ok && len(s.frames) > 0 {
+			last := len(s.frames) - 1
+			for i := 0; i < last; i++ {
+				if i == 1 && last > maxOnStack {
+					i = last - maxOnStack + 1
+					chain = append(chain, link{"...", fmt.Sprintf("%d more", i-1)})
+				}
+				state, _, _ := inspect(s.frames[i])
+				chain = append(chain, link{typeName(s.frames[i]), state})
+			}
+			callee = s.frames[last]
+		}
 		frame = callee
 	}
 	return chain
@@ -78,8 +90,14 @@ func typeName(f Frame) string { return fmt.Sprintf("%T", f) }
 
 // inspect reads a frame's state and active callee: from the frame's Inspect,
 // else from its fields. A frame is active when its state is not the first one
-// and it has no result yet.
+// and it has no result yet. A frame in which a step has just panicked may be in
+// any condition, so a panic of its Inspect is what is shown.
 func inspect(frame Frame) (state string, callee Frame, active bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			state, callee, active = fmt.Sprintf("panic in Inspect: %v", v), nil, true
+		}
+	}()
 	if s, ok := frame.(*Stack); ok {
 		return fmt.Sprintf("depth %d", len(s.frames)), nil, len(s.frames) > 0
 	}
@@ -93,8 +111,10 @@ func inspect(frame Frame) (state string, callee Frame, active bool) {
 	}
 	v = v.Elem()
 	state = "?"
-	if f := v.FieldByName("state"); f.IsValid() {
-		state, active = stateName(f)
+	if f, ok := v.Type().FieldByName("state"); ok {
+		if f, err := v.FieldByIndexErr(f.Index); err == nil { // else in an embedded struct that is nil
+			state, active = stateName(f)
+		}
 	}
 	if f, ok := frame.(finisher); ok && f.finished() {
 		return state, nil, false

@@ -1,6 +1,9 @@
 package sm
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The frames that run other frames side by side, each as a task of its own.
 // What the three share is the nursery: the tasks that a parent has started
@@ -57,7 +60,7 @@ func (n *nursery) start(t *Task) {
 		n.tasks = append(n.tasks, child)
 		if child.Ended() { // the scheduler is closed
 			n.pending--
-			n.over = true
+			n.decide(child)
 			continue
 		}
 		child.relations().nursery = n
@@ -65,23 +68,27 @@ func (n *nursery) start(t *Task) {
 	n.frames = nil
 }
 
-// ended is called when a child has ended.
+// ended is called when a child has ended. The rest is destroyed here and not
+// when the parent is stepped: nothing of a loser runs once there is a winner.
 func (n *nursery) ended(child *Task) {
 	n.pending--
 	if n.over {
 		return
 	}
-	decides := n.rule == ruleAny || n.rule == ruleAll && child.Err() != nil
-	if decides {
-		for i, t := range n.tasks {
-			if t == child {
-				n.first = i
-			}
-		}
-		n.over = true
+	n.decide(child)
+	if n.over {
+		n.destroy()
 	}
 	if n.over || n.pending == 0 {
 		n.parent.sched.resume(n.parent)
+	}
+}
+
+// decide says what the end of child means for the others.
+func (n *nursery) decide(child *Task) {
+	if !n.over && (n.rule == ruleAny || n.rule == ruleAll && child.Err() != nil) {
+		n.first = slices.Index(n.tasks, child)
+		n.over = true
 	}
 }
 
@@ -96,17 +103,17 @@ func (n *nursery) destroy() {
 
 // leave takes the nursery off its parent's list.
 func (n *nursery) leave() {
-	if n.parent.phase == phaseEnded || n.parent.extra == nil || n.parent.extra.kin == nil {
+	t := n.parent
+	if t.phase == phaseEnded || t.extra == nil || t.extra.kin == nil {
 		return
 	}
-	owned := n.parent.extra.kin.owned
-	for i, o := range owned {
-		if o == n {
-			last := len(owned) - 1
-			owned[i], owned[last] = owned[last], nil
-			n.parent.extra.kin.owned = owned[:last]
-			return
-		}
+	k := t.extra.kin
+	if i := slices.Index(k.owned, n); i >= 0 {
+		k.owned = slices.Delete(k.owned, i, i+1)
+	}
+	if k.nursery == nil && len(k.owned) == 0 && len(k.joiners) == 0 {
+		t.extra.kin = nil // a task that only runs an All now and then keeps nothing between
+		t.sched.tidy(t)
 	}
 }
 

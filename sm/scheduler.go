@@ -30,9 +30,11 @@ type Config struct {
 	Clock func() time.Duration
 	// Notify is called, from any goroutine, after a wake was queued.
 	Notify func()
-	// Report gets what a task failed with and nobody joined: see "How tasks
-	// fail" in the package's design. Nil: log/slog. It is called on the
-	// scheduler's goroutine, while the task's frame chain is still whole.
+	// Report gets how a task failed: its error when nobody joined it, a panic,
+	// and an error of Close, whether it was joined or not. That it was destroyed
+	// is no failure. Nil: log/slog. It is called on the scheduler's goroutine,
+	// before the frame is closed (but for the error of Close itself), so that
+	// t.Chain tells where it failed.
 	Report func(t *Task, err error)
 	// Check turns on checks that cost time and memory, for tests: a frame that
 	// is spawned twice panics even when it does not embed Returns.
@@ -148,7 +150,7 @@ func (s *Scheduler) Spawn(frame Frame) *Task {
 	s.live++
 	s.ready.push(t)
 	if s.closed {
-		s.finish(t, ErrDestroyed)
+		s.finish(t, ErrDestroyed, endDestroyed)
 	}
 	return t
 }
@@ -168,6 +170,7 @@ func (s *Scheduler) Turn() (steps int) {
 		steps += s.runBatch()
 	}
 	s.unbound()
+	s.timed = false
 	return steps
 }
 
@@ -185,6 +188,7 @@ func (s *Scheduler) runBatch() (steps int) {
 func (s *Scheduler) step(t *Task) {
 	t.flags &^= flagAgain
 	t.phase = phaseRunning
+	t.steps++
 	s.current = t
 	s.ops, s.bytes, s.overdrawn = s.maxOps, s.maxBytes, false
 	a := t.frame.Step(t)
@@ -198,16 +202,16 @@ func (s *Scheduler) step(t *Task) {
 func (s *Scheduler) settle(t *Task, a Await) {
 	switch {
 	case t.flags&flagDoomed != 0:
-		s.finish(t, ErrDestroyed)
+		s.finish(t, ErrDestroyed, endDestroyed)
 	case a.kind == kindDone:
 		var err error
 		if f, ok := t.frame.(failer); ok {
 			err = f.Err()
 		}
-		s.finish(t, err)
+		s.finish(t, err, endFailed)
 	case a.kind == kindForgotten:
 		frame, state := innermost(t.frame)
-		s.finish(t, &ForgottenError{Frame: frame, State: state})
+		s.finish(t, &ForgottenError{Frame: frame, State: state}, endFailed)
 	case a.kind == kindCall:
 		panic("stepio: Task.Call: its answer left the Stack")
 	case a.kind == kindYield || s.overdrawn || t.flags&flagAgain != 0:
@@ -234,7 +238,7 @@ func (s *Scheduler) wait(t *Task, a Await) {
 	if err := s.parker.Park(t, a); err != nil {
 		t.phase = phaseRunning // in no list
 		if refused {
-			s.finish(t, err) // it would ask for ever
+			s.finish(t, err, endFailed) // it would ask for ever
 			return
 		}
 		t.setWaitErr(err)
@@ -329,14 +333,26 @@ func (s *Scheduler) takeWakes() {
 	s.wakes.done(tasks)
 }
 
+// ending is what the report handler must know of how a task ends. It can't be
+// told from the error: a frame may pass on what another task ended with.
+type ending uint8
+
+const (
+	endFailed    ending = iota // or succeeded; reported when nobody joins
+	endDestroyed               // never reported
+	endPanicked                // always reported
+)
+
 // finish ends t: out of every list first, so that whatever its Close does
 // finds it ended; then its children, its frame, and those who wait for it.
-func (s *Scheduler) finish(t *Task, err error) {
+func (s *Scheduler) finish(t *Task, err error, how ending) {
 	switch t.phase {
 	case phaseEnded:
 		return
 	case phaseWaiting:
-		s.parker.Unpark(t, int(t.fd))
+		if t.next != nil { // else Park has panicked
+			s.parker.Unpark(t, int(t.fd))
+		}
 	case phaseQueued:
 		if s.batch.head == t {
 			s.batch.remove(t) // anywhere else, removing it needs no head
@@ -354,18 +370,18 @@ func (s *Scheduler) finish(t *Task, err error) {
 	if t.extra != nil && t.extra.kin != nil {
 		k = *t.extra.kin
 	}
+	if err != nil && (how == endPanicked || how == endFailed && !k.joined()) {
+		s.tell(t, err)
+	}
 	for _, n := range k.owned {
 		n.destroy()
 	}
-	closeErr := closeFrame(t)
-	if err == nil {
-		err = closeErr
+	if closeErr := closeFrame(t.frame); closeErr != nil {
+		s.tell(t, closeErr)
+		if err == nil {
+			err = closeErr
+		}
 	}
-	joined := k.nursery != nil
-	for _, j := range k.joiners {
-		joined = joined || j.phase != phaseEnded
-	}
-	s.reportEnd(t, err, closeErr, joined)
 	t.frame = nil
 	if t.extra != nil {
 		s.dropExtra(t)
@@ -374,22 +390,23 @@ func (s *Scheduler) finish(t *Task, err error) {
 		t.extra = &extra{kin: &kin{err: err}}
 	}
 	for _, j := range k.joiners {
-		s.resume(j)
+		s.resume(j.task)
 	}
 	if k.nursery != nil {
 		k.nursery.ended(t)
 	}
 }
 
-// reportEnd hands to the report handler what nobody else gets to see.
-func (s *Scheduler) reportEnd(t *Task, err, closeErr error, joined bool) {
-	_, panicked := err.(*PanicError)
-	if err != nil && err != ErrDestroyed && err != closeErr && (panicked || !joined) {
-		s.report(t, err)
-	}
-	if closeErr != nil {
-		s.report(t, closeErr)
-	}
+// tell hands err to the report handler. A panic of the handler is logged: t's
+// joiners and neighbours must not suffer for it.
+func (s *Scheduler) tell(t *Task, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			logReport(t, err)
+			logReport(t, &PanicError{Value: v, Stack: debug.Stack()})
+		}
+	}()
+	s.report(t, err)
 }
 
 // unlink takes t out of the list of live tasks.
@@ -406,15 +423,15 @@ func (s *Scheduler) unlink(t *Task) {
 	s.live--
 }
 
-// closeFrame closes t's frame, where it has a Close. A panic becomes its error.
-func closeFrame(t *Task) (err error) {
-	c, ok := t.frame.(closer)
+// closeFrame closes frame, where it has a Close. A panic becomes its error.
+func closeFrame(frame Frame) (err error) {
+	c, ok := frame.(closer)
 	if !ok {
 		return nil
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack(), Chain: t.Chain()}
+			err = &PanicError{Value: v, Stack: debug.Stack(), Chain: chainText(frame)}
 		}
 	}()
 	return c.Close()
@@ -429,13 +446,24 @@ func (s *Scheduler) recovered() {
 	err := errGoexit
 	if v := recover(); v != nil {
 		err = &PanicError{Value: v, Stack: debug.Stack(), Chain: t.Chain()}
+	} else {
+		s.putBack() // this turn ends here
 	}
 	s.current, s.stack = nil, nil
 	if t.phase == phaseEnded {
-		logReport(t, err) // the report handler itself panicked
+		logReport(t, err) // Goexit in Close or in the report handler
 		return
 	}
-	s.finish(t, err)
+	s.finish(t, err, endPanicked)
+}
+
+// putBack makes what is left of the batch ready again, before what became
+// ready meanwhile.
+func (s *Scheduler) putBack() {
+	for t := s.ready.pop(); t != nil; t = s.ready.pop() {
+		s.batch.push(t)
+	}
+	s.ready, s.batch = s.batch, ring{}
 }
 
 // Admit begins an operation of the current step and reports whether the step's
@@ -464,6 +492,7 @@ func (s *Scheduler) Current() *Task { return s.current }
 func (s *Scheduler) Live() int { return s.live }
 
 // Now is the time of this turn: the clock is read when it is first asked for.
+// Between two turns it is read anew, once.
 func (s *Scheduler) Now() time.Time { return instant(s.nowNanos()) }
 
 // Passed reports whether Now has reached a deadline. The zero time is none.
@@ -501,13 +530,17 @@ func (s *Scheduler) Timeout() time.Duration {
 	if !ok {
 		return -1
 	}
-	return max(0, time.Duration(tick*tickNanos)-s.clock())
+	return max(0, durationOf(tick)-s.clock())
 }
 
-// Advance moves the virtual clock forward by d. It panics on a real one.
+// Advance moves the virtual clock forward by d. It panics on a real one, and
+// when d is negative.
 func (s *Scheduler) Advance(d time.Duration) {
 	if !s.virtualClock {
 		panic("stepio: Scheduler.Advance: the clock is not the scheduler's own")
+	}
+	if d < 0 {
+		panic("stepio: Scheduler.Advance: the clock does not go back")
 	}
 	s.elapsed += d
 	s.timed = false
@@ -521,7 +554,7 @@ func (s *Scheduler) Close() {
 	}
 	s.closed = true
 	for s.newest != nil {
-		s.finish(s.newest, ErrDestroyed)
+		s.finish(s.newest, ErrDestroyed, endDestroyed)
 	}
 }
 

@@ -24,15 +24,19 @@ import (
 // The zero Stack is empty and done.
 type Stack struct {
 	frames  []Frame
-	closing []error
+	closing []error // of Close, of frames that are off the stack
+	err     error   // of the outermost frame, once it is done
 }
+
+// maxClosing bounds the errors of Close that a Stack keeps: the first ones.
+const maxClosing = 16
 
 // Start puts the outermost frame on the stack, which must be empty.
 func (s *Stack) Start(frame Frame) {
 	if len(s.frames) != 0 {
 		panic("stepio: Stack.Start: the stack is running")
 	}
-	s.closing = nil
+	s.closing, s.err = nil, nil
 	s.push(frame)
 }
 
@@ -77,8 +81,24 @@ func (s *Stack) Step(t *Task) Await {
 	return Yield
 }
 
-// pop closes the innermost frame and takes it off.
+// Err is how the outermost frame ended: the error of its Err method, nil while
+// it has not ended.
+func (s *Stack) Err() error { return s.err }
+
+// pop takes the innermost frame, which is done, off the stack and closes it.
 func (s *Stack) pop() {
+	frame := s.take()
+	if f, ok := frame.(failer); ok && len(s.frames) == 0 {
+		s.err = f.Err()
+	}
+	if c, ok := frame.(closer); ok {
+		s.closed(c.Close())
+	}
+}
+
+// take takes the innermost frame off the stack. It is off before it is closed,
+// so that a Close that panics is not called again.
+func (s *Stack) take() Frame {
 	last := len(s.frames) - 1
 	frame := s.frames[last]
 	s.frames[last] = nil
@@ -86,18 +106,22 @@ func (s *Stack) pop() {
 	if last == 0 {
 		s.frames = nil
 	}
-	if c, ok := frame.(closer); ok {
-		if err := c.Close(); err != nil {
-			s.closing = append(s.closing, err)
-		}
+	return frame
+}
+
+func (s *Stack) closed(err error) {
+	if err != nil && len(s.closing) < maxClosing {
+		s.closing = append(s.closing, err)
 	}
 }
 
 // Close closes the frames that have not ended, the innermost first, and
-// returns what any Close of the chain has failed with.
+// returns what any Close of the chain has failed with, the first few. A Close
+// that panics does not keep the frames around it from being closed: the panic
+// becomes a *PanicError among the errors.
 func (s *Stack) Close() error {
 	for len(s.frames) > 0 {
-		s.pop()
+		s.closed(closeFrame(s.take()))
 	}
 	err := errors.Join(s.closing...)
 	s.closing = nil

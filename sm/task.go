@@ -3,6 +3,7 @@ package sm
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +26,7 @@ type Task struct {
 	dir          Dir // waited for in phaseWaiting
 	ready        Dir // came true
 	flags        flags
+	steps        uint32 // made, modulo 2^32: tells whether a Join is of the last one
 }
 
 // extra is what few tasks have at a time, or for a short time.
@@ -36,10 +38,24 @@ type extra struct {
 
 // kin is how a task stands to others, and how it ended.
 type kin struct {
-	joiners []*Task
+	joiners []joiner
 	nursery *nursery   // that it is a child of
 	owned   []*nursery // those of the All and Any that it runs
 	err     error      // how it ended
+}
+
+// joiner is a task that called Join, and in which of its steps it did so last:
+// one that was stepped since and did not ask again has gone on without.
+type joiner struct {
+	task *Task
+	step uint32
+}
+
+// joined reports whether somebody will see how the task ended.
+func (k *kin) joined() bool {
+	return k.nursery != nil || slices.ContainsFunc(k.joiners, func(j joiner) bool {
+		return j.task.phase != phaseEnded && j.task.steps == j.step
+	})
 }
 
 // phase is where a task is in its life.
@@ -127,7 +143,9 @@ func (t *Task) SleepUntil(when time.Time) Await {
 }
 
 // Join waits until other has ended; other.Err says how. It is idempotent, as
-// SleepUntil. An error of a task that is joined is not reported.
+// SleepUntil. An error of a task that is joined when it ends is not reported; a
+// task that was stepped since it called Join, and did not call it again, has
+// given up.
 //
 // It panics when other is t, or belongs to another scheduler.
 func (t *Task) Join(other *Task) Await {
@@ -145,19 +163,16 @@ func (t *Task) Join(other *Task) Await {
 }
 
 func (k *kin) addJoiner(t *Task) {
-	live := k.joiners
-	if len(k.joiners) == cap(k.joiners) {
-		live = k.joiners[:0] // drop those that have ended meanwhile before the list grows
-	}
-	for _, j := range k.joiners {
-		if j == t {
+	for i := range k.joiners {
+		if k.joiners[i].task == t {
+			k.joiners[i].step = t.steps
 			return
 		}
-		if len(k.joiners) == cap(k.joiners) && j.phase != phaseEnded {
-			live = append(live, j)
-		}
 	}
-	k.joiners = append(live, t)
+	if len(k.joiners) == cap(k.joiners) { // before the list grows: some may have ended
+		k.joiners = slices.DeleteFunc(k.joiners, func(j joiner) bool { return j.task.phase == phaseEnded })
+	}
+	k.joiners = append(k.joiners, joiner{t, t.steps})
 }
 
 // Ended reports whether the task has ended. Its frame is closed then.
@@ -185,7 +200,7 @@ func (t *Task) Destroy() {
 	case phaseRunning:
 		t.flags |= flagDoomed
 	default:
-		t.sched.finish(t, ErrDestroyed)
+		t.sched.finish(t, ErrDestroyed, endDestroyed)
 	}
 }
 
@@ -250,7 +265,7 @@ func (t *Task) waits() string {
 	if t.extra == nil || !t.extra.set() {
 		return a.String()
 	}
-	left := time.Duration(t.extra.tick*tickNanos - t.sched.nowNanos())
+	left := durationOf(t.extra.tick) - time.Duration(t.sched.nowNanos())
 	if t.extra.soft {
 		return fmt.Sprintf("%v, until %v from now", a, left)
 	}

@@ -1,6 +1,10 @@
 package sm
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+	"time"
+)
 
 // The timer wheel: hierarchical, in ticks of a millisecond. Setting and
 // cancelling a timer is O(1), finding the next one is O(levels), and a timer
@@ -50,6 +54,14 @@ func tickOf(deadline int64) int64 {
 		tick++
 	}
 	return tick
+}
+
+// durationOf is the time of tick on the clock; the last tick's is past its end.
+func durationOf(tick int64) time.Duration {
+	if tick > math.MaxInt64/tickNanos {
+		return math.MaxInt64
+	}
+	return time.Duration(tick * tickNanos)
 }
 
 // add sets t for its tick.

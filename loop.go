@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -110,7 +109,7 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 
 func logReport(t *sm.Task, err error) {
 	if t == nil {
-		slog.Error("stepio: posted function failed", "err", err)
+		slog.Error("stepio: function failed", "err", err)
 		return
 	}
 	slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
@@ -179,7 +178,7 @@ func (l *Loop) runPosts() {
 func (l *Loop) runPost(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.report(nil, &sm.PanicError{Value: v, Stack: debug.Stack()})
+			l.report(nil, newPanicError(v))
 		}
 	}()
 	fn()

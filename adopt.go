@@ -1,0 +1,50 @@
+//go:build linux || darwin
+
+package stepio
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Adopt takes over a TCP connection of package net, or one that was hijacked
+// from net/http, as a connection of loop. conn is closed; its socket lives on.
+// Bytes that another reader has taken already, such as those that remain in the
+// bufio.ReadWriter of a Hijack, are the caller's to hand on: see Input.Put.
+// Deadlines are not taken over.
+//
+// The error is conn's, for one that is closed, or that is no TCP socket of the
+// kernel (a *tls.Conn, a net.Pipe): conn is unchanged then. Loop only.
+func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
+	loop.owner.check("Adopt")
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("stepio: Adopt: %T is no socket", conn)
+	}
+	if _, ok := conn.LocalAddr().(*net.TCPAddr); !ok {
+		return nil, fmt.Errorf("stepio: Adopt: %T is no TCP connection", conn)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	if err := raw.Control(func(from uintptr) {
+		fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, os.NewSyscallError("fcntl", dupErr)
+	}
+	if err := conn.Close(); err != nil {
+		_ = unix.Close(fd) // the first error is the one to return
+		return nil, err
+	}
+	return newTCPConn(loop, fd, true), nil
+}

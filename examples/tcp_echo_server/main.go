@@ -1,0 +1,154 @@
+// Command tcp_echo_server sends back what it gets, over TCP, level-triggered.
+//
+// It shows the two shapes that most servers have: a frame that reads and
+// writes, and, with -workers, one that hands every message to a pool in between.
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/examples/internal/cli"
+	"github.com/stepio-go/stepio/sm"
+)
+
+func main() {
+	flags := cli.Define(":8888", "a TCP echo server, level-triggered")
+	workers := cli.Workers()
+	flags.Main(func(s *cli.Server) (netip.AddrPort, error) {
+		pool := s.Pool(*workers)
+		return s.ListenTCP(func(l *stepio.Loop, ln *stepio.TCPListener) {
+			l.Spawn(stepio.NewServe(ln, func(conn *stepio.TCPConn) sm.Frame {
+				if pool != nil {
+					return &pooledEcho{conn: conn, pool: pool}
+				}
+				return &echo{conn: conn}
+			}))
+		})
+	})
+}
+
+// echo stands for
+//
+//	for (;;) { n = co_await sock.read(buf); if (!n) break; co_await sock.write(buf, n); }
+type echo struct {
+	conn  *stepio.TCPConn
+	out   stepio.WriteAll
+	state echoState
+}
+
+type echoState uint8
+
+const (
+	echoReading echoState = iota // waits for a message
+	echoWriting                  // sends it back
+)
+
+func (s echoState) String() string { return [...]string{"echoReading", "echoWriting"}[s] }
+
+func (e *echo) Step(t *sm.Task) sm.Await {
+	for {
+		switch e.state {
+		case echoReading:
+			n, err := e.conn.Read(t.Scratch())
+			if err == stepio.ErrWouldBlock {
+				return e.conn.Readable()
+			}
+			if err != nil {
+				return sm.Done // Close, below, releases the connection
+			}
+			e.out.Start(e.conn, t.Scratch()[:n]) // keeps a copy only of what the socket would not take
+			e.state = echoWriting
+		case echoWriting:
+			if a := e.out.Step(t); a.Pending() {
+				return a
+			}
+			if e.out.Err() != nil {
+				return sm.Done
+			}
+			e.state = echoReading
+		default:
+			panic(fmt.Sprintf("echo.Step: state %d", e.state))
+		}
+	}
+}
+
+func (e *echo) Close() error { return e.conn.Close() }
+
+// pooledEcho stands for
+//
+//	for (;;) {
+//	    n = co_await sock.read(buf); if (!n) break;
+//	    reply = co_await pool.submit(loop, [=] { return handle(buf, n); });
+//	    co_await sock.write(reply);
+//	}
+type pooledEcho struct {
+	conn  *stepio.TCPConn
+	pool  *stepio.Pool
+	job   stepio.Job[[]byte]
+	out   stepio.WriteAll
+	state pooledState
+}
+
+type pooledState uint8
+
+const (
+	pooledReading  pooledState = iota // waits for a message
+	pooledHandling                    // a worker has it
+	pooledWriting                     // sends the reply
+)
+
+func (s pooledState) String() string {
+	return [...]string{"pooledReading", "pooledHandling", "pooledWriting"}[s]
+}
+
+func (e *pooledEcho) Step(t *sm.Task) sm.Await {
+	for {
+		switch e.state {
+		case pooledReading:
+			n, err := e.conn.Read(t.Scratch())
+			if err == stepio.ErrWouldBlock {
+				return e.conn.Readable()
+			}
+			if err != nil {
+				return sm.Done
+			}
+			message := append([]byte(nil), t.Scratch()[:n]...) // the scratch stays on the loop
+			e.job.Start(e.pool, func() ([]byte, error) { return handle(message), nil })
+			e.state = pooledHandling
+		case pooledHandling:
+			if a := e.job.Step(t); a.Pending() {
+				return a
+			}
+			reply, err := e.job.Result()
+			if err != nil {
+				return sm.Done
+			}
+			e.out.Start(e.conn, reply)
+			e.state = pooledWriting
+		case pooledWriting:
+			if a := e.out.Step(t); a.Pending() {
+				return a
+			}
+			if e.out.Err() != nil {
+				return sm.Done
+			}
+			e.state = pooledReading
+		default:
+			panic(fmt.Sprintf("pooledEcho.Step: state %d", e.state))
+		}
+	}
+}
+
+// Close gives up the job, whose message nobody waits for any more, and releases
+// the connection.
+func (e *pooledEcho) Close() error {
+	if err := e.job.Close(); err != nil {
+		return err
+	}
+	return e.conn.Close()
+}
+
+// handle stands for the work that a real server would do.
+func handle(message []byte) []byte { return message }

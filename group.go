@@ -1,0 +1,100 @@
+package stepio
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// A Group is N loops, each running on a thread of its own. A connection stays
+// on the loop that it was accepted by, or handed to: two ways to spread them
+// are a listener a loop on one address, with ListenOptions.ReusePort, and one
+// acceptor that posts descriptors to Next.
+//
+// Its methods may be called from any goroutine.
+type Group struct {
+	loops []*Loop
+	errs  []error // of each Run, after running
+	turn  atomic.Uint64
+
+	running sync.WaitGroup
+	closing sync.Once
+	err     error // of Join
+}
+
+// NewGroup makes n loops and runs them; n <= 0 means one a processor
+// (runtime.GOMAXPROCS). The error is NewLoop's.
+func NewGroup(n int, options ...LoopOption) (*Group, error) {
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	g := &Group{errs: make([]error, n)}
+	for range n {
+		l, err := NewLoop(options...)
+		if err != nil {
+			for _, l := range g.loops {
+				err = errors.Join(err, l.Close())
+			}
+			return nil, err
+		}
+		g.loops = append(g.loops, l)
+	}
+	for i, l := range g.loops {
+		g.running.Go(func() {
+			runtime.LockOSThread() // not unlocked: the thread ends with its loop
+			g.errs[i] = l.Run()
+		})
+	}
+	return g, nil
+}
+
+// Len is the number of loops.
+func (g *Group) Len() int { return len(g.loops) }
+
+// Next returns the loops one after the other, round robin.
+func (g *Group) Next() *Loop {
+	return g.loops[(g.turn.Add(1)-1)%uint64(len(g.loops))]
+}
+
+// Each calls fn for every loop, on that loop, one after the other, and returns
+// when the last has returned: to listen on each, for instance. The first error
+// ends it and is returned; ErrLoopClosed after Stop. It must not be called from
+// one of the loops, which would wait for itself.
+func (g *Group) Each(fn func(i int, l *Loop) error) error {
+	for i, l := range g.loops {
+		done := make(chan error, 1)
+		if err := l.Post(func() {
+			err := errors.New("stepio: Group.Each: the function panicked")
+			defer func() { done <- err }()
+			err = fn(i, l)
+		}); err != nil {
+			return err
+		}
+		if err := <-done; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop stops every loop: see Loop.Stop.
+func (g *Group) Stop() {
+	for _, l := range g.loops {
+		l.Stop()
+	}
+}
+
+// Join waits until every loop has stopped, and closes them: what is still
+// parked is destroyed. It returns what any Run or Close has failed with, at
+// every call.
+func (g *Group) Join() error {
+	g.closing.Do(func() {
+		g.running.Wait()
+		g.err = errors.Join(g.errs...)
+		for _, l := range g.loops {
+			g.err = errors.Join(g.err, l.Close())
+		}
+	})
+	return g.err
+}

@@ -1,0 +1,37 @@
+package stepio
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// ResolveAddr turns "host:port" into addresses: names by the system's resolver,
+// in its order, IP literals as they are, and an empty host, as in ":8888", into
+// the IPv6 wildcard, on which a listener takes IPv4 too. The port may be a
+// service name. IPv4 addresses come in their plain form.
+//
+// It blocks: call it before the loop runs, or have a Job call it. The error is
+// package net's, a *net.DNSError for a name that is not found.
+func ResolveAddr(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	if err != nil {
+		return nil, err
+	}
+	if host == "" {
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))}, nil
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.AddrPort, len(ips))
+	for i, ip := range ips {
+		addrs[i] = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+	}
+	return addrs, nil
+}

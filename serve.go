@@ -1,0 +1,57 @@
+//go:build linux || darwin
+
+package stepio
+
+import (
+	"fmt"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// Serve is the frame that accepts for ever and starts a task for every
+// connection. It stands for
+//
+//	for (;;) spawn(handle(co_await listener.async_accept()));
+//
+// It ends when the listener fails or is closed, with that error, and closes the
+// listener when its task ends. The frame that handle returns owns the
+// connection: its Close closes it.
+type Serve struct {
+	ln     *TCPListener
+	handle func(*TCPConn) sm.Frame
+	err    error
+}
+
+// NewServe is a frame that accepts from ln and runs handle's frames, on ln's loop.
+func NewServe(ln *TCPListener, handle func(*TCPConn) sm.Frame) *Serve {
+	if ln == nil || handle == nil {
+		panic("stepio: NewServe: nil listener or handle")
+	}
+	return &Serve{ln: ln, handle: handle}
+}
+
+// Step accepts what is in the queue.
+func (s *Serve) Step(t *sm.Task) sm.Await {
+	for {
+		conn, err := s.ln.Accept()
+		if err == ErrWouldBlock {
+			return s.ln.Readable()
+		}
+		if err != nil {
+			s.err = err
+			return sm.Done
+		}
+		t.Spawn(s.handle(conn))
+	}
+}
+
+// Err is what the listener has failed with.
+func (s *Serve) Err() error { return s.err }
+
+// Close closes the listener.
+func (s *Serve) Close() error { return s.ln.Close() }
+
+// Inspect tells Dump where it listens.
+func (s *Serve) Inspect() (state string, callee sm.Frame) {
+	return fmt.Sprintf("listening on %v", s.ln.Addr()), nil
+}

@@ -38,18 +38,6 @@ func (c *TCPConn) SetKeepAlivePeriod(period time.Duration) error {
 	return c.setOption("TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds)
 }
 
-// SetReadBuffer sets the size of the kernel's receive buffer, in bytes. The
-// kernel may choose another: Linux doubles it (socket(7), SO_RCVBUF).
-func (c *TCPConn) SetReadBuffer(bytes int) error {
-	return c.setOption("SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
-}
-
-// SetWriteBuffer sets the size of the kernel's send buffer, in bytes. The
-// kernel may choose another: Linux doubles it (socket(7), SO_SNDBUF).
-func (c *TCPConn) SetWriteBuffer(bytes int) error {
-	return c.setOption("SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
-}
-
 // SetLinger sets what Close does with unsent output, as in package net:
 // seconds < 0, the default, sends it after Close has returned; 0 discards it
 // and resets the connection. A positive time would make close(2) block the
@@ -62,36 +50,11 @@ func (c *TCPConn) SetLinger(seconds int) error {
 	return c.setOption("SO_LINGER", unix.SOL_SOCKET, unix.SO_LINGER, seconds)
 }
 
-func (c *TCPConn) setOption(name string, level, option, value int) error {
-	c.loop.owner.check("TCPConn.Set")
-	if c.fd < 0 {
-		return c.netError("set", net.ErrClosed)
-	}
-	if errno := c.loop.sys.setOption(int(c.fd), level, option, value); errno != 0 {
-		return c.opErrorOf("set", "setsockopt "+name, errno)
-	}
-	return nil
-}
-
 func boolInt(on bool) int {
 	if on {
 		return 1
 	}
 	return 0
-}
-
-// SyscallConn gives access to the descriptor, for options that this package
-// does not know. The descriptor does not block: the functions given to the
-// RawConn's Read and Write are called once, and ErrWouldBlock is returned when
-// they answer false. Who duplicates the descriptor keeps the socket open after
-// Close. Loop only.
-func (c *TCPConn) SyscallConn() (syscall.RawConn, error) {
-	c.loop.owner.check("TCPConn.SyscallConn")
-	if c.fd < 0 {
-		return nil, c.netError("raw-control", net.ErrClosed)
-	}
-	c.loop.slots.get(int(c.fd)).flags |= slotForeign // it may be duplicated from now on
-	return rawConn{c.FD}, nil
 }
 
 // rawConn is a syscall.RawConn on a descriptor that does not block.

@@ -1,0 +1,267 @@
+//go:build linux || darwin
+
+package stepio
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// socket is what a TCPConn and a UDPConn share: the descriptor, its deadlines,
+// and how one waits for it. Its exported methods are theirs.
+type socket struct {
+	loop      *Loop
+	deadlines *deadlines // nil while none is set
+	fd        int32      // -1 once closed
+	errno     uint16     // a read's error that came after data, for the next read
+	network   network
+}
+
+// network is the kind of a socket.
+type network uint8
+
+const (
+	networkTCP network = iota
+	networkUDP
+)
+
+// String is the network's name in package net.
+func (n network) String() string { return [...]string{"tcp", "udp"}[n] }
+
+// typeName is the name of the type that embeds the socket.
+func (n network) typeName() string { return [...]string{"TCPConn", "UDPConn"}[n] }
+
+// deadlines of a socket, after which its operations fail. Zero: none.
+type deadlines struct{ read, write time.Time }
+
+// check panics, in check mode, when a method is called on another goroutine
+// than the loop's.
+func (s *socket) check(method string) {
+	if s.loop.owner.on {
+		s.loop.owner.verify(s.network.typeName() + "." + method)
+	}
+}
+
+// readRefused is why a read is not even tried, nil when it is.
+func (s *socket) readRefused() error {
+	switch {
+	case s.fd < 0:
+		return s.netError("read", net.ErrClosed)
+	case s.errno != 0:
+		errno := syscall.Errno(s.errno)
+		s.errno = 0
+		return s.opError("read", errno)
+	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.read):
+		return s.netError("read", os.ErrDeadlineExceeded)
+	}
+	return nil
+}
+
+// writeRefused is why a write is not even tried, nil when it is.
+func (s *socket) writeRefused() error {
+	switch {
+	case s.fd < 0:
+		return s.netError("write", net.ErrClosed)
+	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.write):
+		return s.netError("write", os.ErrDeadlineExceeded)
+	}
+	return nil
+}
+
+// postpone keeps a read's error for the next read. The end of input and a
+// passed deadline repeat themselves, and edge-triggered waiters must find them.
+func (s *socket) postpone(err error) {
+	if op, ok := err.(*net.OpError); ok {
+		if sys, ok := op.Err.(*os.SyscallError); ok {
+			s.errno = uint16(errnoOf(sys.Err))
+		}
+	}
+	s.slot().readStopped()
+}
+
+// slot is what the loop knows of the descriptor, which is open.
+func (s *socket) slot() *slot { return s.loop.slots.get(int(s.fd)) }
+
+// Readable waits, level-triggered, until a read can find something, or until
+// the read deadline. Return it from a step.
+func (s *socket) Readable() sm.Await { return s.bounded(sm.Wait(int(s.fd), sm.Read)) }
+
+// Writable waits, level-triggered, until a write can send something, or until
+// the write deadline. Return it from a step.
+func (s *socket) Writable() sm.Await { return s.bounded(sm.Wait(int(s.fd), sm.Write)) }
+
+// Wait is Readable, Writable or both, whichever comes first.
+func (s *socket) Wait(dirs sm.Dir) sm.Await { return s.bounded(sm.Wait(int(s.fd), dirs)) }
+
+// ReadableET is Readable, edge-triggered: after an edge, read until
+// ErrWouldBlock.
+func (s *socket) ReadableET() sm.Await { return s.bounded(sm.WaitEdge(int(s.fd), sm.Read)) }
+
+// WritableET is Writable, edge-triggered: after an edge, write until
+// ErrWouldBlock.
+func (s *socket) WritableET() sm.Await { return s.bounded(sm.WaitEdge(int(s.fd), sm.Write)) }
+
+// WaitET is Wait, edge-triggered.
+func (s *socket) WaitET(dirs sm.Dir) sm.Await { return s.bounded(sm.WaitEdge(int(s.fd), dirs)) }
+
+// bounded is a with the deadlines of its directions.
+func (s *socket) bounded(a sm.Await) sm.Await {
+	if d := s.deadlines; d != nil {
+		if a.Dir()&sm.Read != 0 {
+			a = a.By(d.read)
+		}
+		if a.Dir()&sm.Write != 0 {
+			a = a.By(d.write)
+		}
+	}
+	if s.errno != 0 && a.Dir()&sm.Read != 0 {
+		// The next read finds an error that the kernel has told already, and of
+		// which no event will come.
+		a = a.Until(s.loop.sched.Now())
+	}
+	return a
+}
+
+// SetDeadline sets the read and the write deadline. See SetReadDeadline.
+func (s *socket) SetDeadline(t time.Time) error { return s.setDeadlines(&t, &t) }
+
+// SetReadDeadline sets the time after which reads fail with
+// os.ErrDeadlineExceeded, as in package net: also one that could find
+// something. The zero time is none. What Readable returns carries the deadline,
+// and tasks that wait for it already look at it again. It is judged by the
+// loop's Now, and a wait ends at most a millisecond after it, on a loop that is
+// not busy. The error is net.ErrClosed, after Close. Loop only.
+func (s *socket) SetReadDeadline(t time.Time) error { return s.setDeadlines(&t, nil) }
+
+// SetWriteDeadline is SetReadDeadline for writes and Writable.
+func (s *socket) SetWriteDeadline(t time.Time) error { return s.setDeadlines(nil, &t) }
+
+func (s *socket) setDeadlines(read, write *time.Time) error {
+	s.check("SetDeadline")
+	if s.fd < 0 {
+		return s.netError("set", net.ErrClosed)
+	}
+	var d deadlines
+	if s.deadlines != nil {
+		d = *s.deadlines
+	}
+	if read != nil {
+		d.read = *read
+	}
+	if write != nil {
+		d.write = *write
+	}
+	switch {
+	case d.read.IsZero() && d.write.IsZero():
+		s.deadlines = nil
+	case s.deadlines == nil:
+		s.deadlines = &deadlines{d.read, d.write}
+	default:
+		*s.deadlines = d
+	}
+	// Whoever waits carries the old deadline: it asks again.
+	s.slot().waiters.Nudge()
+	return nil
+}
+
+// close closes the descriptor, once.
+func (s *socket) close() error {
+	s.check("Close")
+	if s.fd < 0 {
+		return nil
+	}
+	return s.loop.closeSocket(s.forget())
+}
+
+// forget makes the socket a closed one and returns its descriptor.
+func (s *socket) forget() (fd int) {
+	fd = int(s.fd)
+	s.fd, s.errno, s.deadlines = -1, 0, nil
+	return fd
+}
+
+// closeSocket closes a socket of this loop and lets go of its slot.
+func (l *Loop) closeSocket(fd int) error {
+	err := l.release(fd, net.ErrClosed, true)
+	if errno := l.sys.close(fd); errno != 0 && err == nil {
+		err = os.NewSyscallError("close", errno)
+	}
+	l.relieve()
+	return err
+}
+
+// Loop is the loop that the connection belongs to.
+func (s *socket) Loop() *Loop { return s.loop }
+
+// FD is the descriptor, -1 after Close. It stays the connection's: for options
+// that this package does not know. See SyscallConn.
+func (s *socket) FD() int { return int(s.fd) }
+
+// LocalAddr is this end's address; invalid after Close.
+func (s *socket) LocalAddr() netip.AddrPort { return addrOf(s.fd, s.loop.sys.localAddr) }
+
+func addrOf(fd int32, ask func(int) (netip.AddrPort, syscall.Errno)) netip.AddrPort {
+	if fd < 0 {
+		return netip.AddrPort{}
+	}
+	addr, errno := ask(int(fd))
+	if errno != 0 {
+		return netip.AddrPort{}
+	}
+	return addr
+}
+
+// SetReadBuffer sets the size of the kernel's receive buffer, in bytes. The
+// kernel may choose another: Linux doubles it (socket(7), SO_RCVBUF).
+func (s *socket) SetReadBuffer(bytes int) error {
+	return s.setOption("SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
+}
+
+// SetWriteBuffer sets the size of the kernel's send buffer, in bytes. The
+// kernel may choose another: Linux doubles it (socket(7), SO_SNDBUF).
+func (s *socket) SetWriteBuffer(bytes int) error {
+	return s.setOption("SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
+}
+
+func (s *socket) setOption(name string, level, option, value int) error {
+	s.check("Set")
+	if s.fd < 0 {
+		return s.netError("set", net.ErrClosed)
+	}
+	if errno := s.loop.sys.setOption(int(s.fd), level, option, value); errno != 0 {
+		return s.opErrorOf("set", "setsockopt "+name, errno)
+	}
+	return nil
+}
+
+// SyscallConn gives access to the descriptor, for options that this package
+// does not know. The descriptor does not block: the functions given to the
+// RawConn's Read and Write are called once, and ErrWouldBlock is returned when
+// they answer false. Who duplicates the descriptor keeps the socket open after
+// Close. Loop only.
+func (s *socket) SyscallConn() (syscall.RawConn, error) {
+	s.check("SyscallConn")
+	if s.fd < 0 {
+		return nil, s.netError("raw-control", net.ErrClosed)
+	}
+	s.slot().flags |= slotForeign // it may be duplicated from now on
+	return rawConn{s.FD}, nil
+}
+
+// opError is errno of the syscall that has the operation's name.
+func (s *socket) opError(op string, errno syscall.Errno) error { return s.opErrorOf(op, op, errno) }
+
+func (s *socket) opErrorOf(op, call string, errno syscall.Errno) error {
+	return s.netError(op, os.NewSyscallError(call, errno))
+}
+
+func (s *socket) netError(op string, err error) error {
+	return netError(op, s.network.String(), err, s.LocalAddr(), addrOf(s.fd, s.loop.sys.remoteAddr))
+}

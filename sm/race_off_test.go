@@ -1,0 +1,5 @@
+//go:build !race
+
+package sm_test
+
+const raceEnabled = false

@@ -1,0 +1,231 @@
+package sm
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// model is what the wheel is checked against: a list sorted by tick; equal
+// ticks in the order in which they were set. Ticks that had passed when they
+// were set count as the tick of that moment.
+type model struct {
+	timers []*timer
+	rank   map[*timer]int64
+}
+
+func (m *model) add(w *wheel, t *timer) {
+	rank := max(t.tick, w.now)
+	i, _ := slices.BinarySearchFunc(m.timers, rank+1, func(x *timer, r int64) int {
+		if m.rank[x] < r {
+			return -1
+		}
+		return 1
+	})
+	m.timers = slices.Insert(m.timers, i, t)
+	m.rank[t] = rank
+}
+
+func (m *model) remove(t *timer) {
+	m.timers = slices.Delete(m.timers, slices.Index(m.timers, t), slices.Index(m.timers, t)+1)
+}
+
+// wheelOps runs operations, two bytes each, on a wheel and on the model.
+func wheelOps(t *testing.T, ops []byte) {
+	w := new(wheel)
+	m := &model{rank: make(map[*timer]int64)}
+	now := int64(0)
+	advance := func(to int64) {
+		now = to
+		for x := w.expired(now); x != nil; x = w.expired(now) {
+			require.NotEmpty(t, m.timers)
+			require.Same(t, m.timers[0], x, "not the earliest")
+			require.LessOrEqual(t, x.tick, now, "fired early")
+			require.False(t, x.set())
+			m.timers = m.timers[1:]
+		}
+		if len(m.timers) > 0 {
+			require.Greater(t, m.timers[0].tick, now, "a timer was forgotten")
+		}
+	}
+	for ; len(ops) >= 2; ops = ops[2:] {
+		arg := int64(ops[1])
+		// Distances of every magnitude: 0..15 shifted by up to 40 bits.
+		distance := (arg & 15) << (arg >> 4 * 5 / 2)
+		switch ops[0] % 6 {
+		case 0, 1, 2: // set a timer
+			x := &timer{tick: now + distance}
+			m.add(w, x)
+			w.add(x)
+		case 3: // set one that has passed
+			x := &timer{tick: max(0, now-distance)}
+			m.add(w, x)
+			w.add(x)
+		case 4: // cancel one
+			if len(m.timers) > 0 {
+				x := m.timers[int(arg)%len(m.timers)]
+				m.remove(x)
+				w.remove(x)
+				require.False(t, x.set())
+			}
+		case 5:
+			advance(now + distance)
+		}
+		require.Equal(t, len(m.timers), w.count)
+		tick, ok := w.next()
+		require.Equal(t, len(m.timers) > 0, ok)
+		if ok {
+			require.LessOrEqual(t, tick, m.rank[m.timers[0]], "next is later than the earliest timer")
+			require.GreaterOrEqual(t, tick, w.now)
+		}
+	}
+	// Going from one next to the next reaches every timer, with few stops.
+	for stops := 0; w.count > 0; stops++ {
+		require.Less(t, stops, 10_000_000)
+		tick, _ := w.next()
+		advance(max(now, tick))
+	}
+	require.Empty(t, m.timers)
+	assert.Zero(t, w.occupied)
+	assert.Nil(t, w.due)
+}
+
+func TestWheelAgainstASortedList(t *testing.T) {
+	rng := SeededRand(t)
+	for range 300 {
+		ops := make([]byte, 2*rng.IntN(400))
+		for i := range ops {
+			ops[i] = byte(rng.Uint32())
+		}
+		wheelOps(t, ops)
+	}
+}
+
+func FuzzWheel(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0, 1, 0, 1, 5, 1})                         // the same instant twice
+	f.Add([]byte{0, 0, 3, 0xff, 5, 0})                      // at once, and past
+	f.Add([]byte{0, 0xff, 5, 0xf7, 0, 0x01, 4, 1, 5, 0xff}) // far, nearer, cancelled
+	f.Add([]byte{0, 0x5f, 0, 0x4f, 5, 0x4e, 0, 0x41, 5, 0x5f, 5, 0xff})
+	f.Fuzz(wheelOps)
+}
+
+func TestWheelFarFuture(t *testing.T) {
+	for name, deadline := range map[string]int64{
+		"a tick":                     tickNanos,
+		"one past a tick":            tickNanos + 1,
+		"a year":                     int64(365 * 24 * time.Hour),
+		"what 64 bits can express":   math.MaxInt64,
+		"one less":                   math.MaxInt64 - 1,
+		"the last whole tick":        math.MaxInt64 / tickNanos * tickNanos,
+		"the first of a level":       tickNanos << wheelSlotBits,
+		"the last of a level":        (tickNanos << wheelSlotBits) - 1,
+		"the first of a later level": tickNanos << (3 * wheelSlotBits),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := new(wheel)
+			x := &timer{tick: tickOf(deadline)}
+			assert.GreaterOrEqual(t, durationOf(x.tick), time.Duration(deadline), "rounded up")
+			assert.Less(t, durationOf(x.tick-1), time.Duration(deadline))
+			w.add(x)
+			for {
+				tick, ok := w.next()
+				require.True(t, ok)
+				if tick == x.tick {
+					break
+				}
+				require.Greater(t, tick, w.now, "a stop at which there is nothing to do")
+				require.Nil(t, w.expired(tick))
+			}
+			assert.Nil(t, w.expired(x.tick-1))
+			assert.Same(t, x, w.expired(x.tick))
+			assert.Nil(t, w.expired(x.tick))
+			_, ok := w.next()
+			assert.False(t, ok)
+		})
+	}
+}
+
+func TestWheelTickOfThePast(t *testing.T) {
+	for _, deadline := range []int64{0, -1, -tickNanos, math.MinInt64} {
+		assert.Zero(t, tickOf(deadline))
+	}
+}
+
+func TestWheelRefusesATimerThatIsSet(t *testing.T) {
+	w := new(wheel)
+	x := &timer{tick: 5}
+	w.add(x)
+	assert.PanicsWithValue(t, "stepio: wheel.add: timer is set already", func() { w.add(x) })
+}
+
+func TestWheelCostsNoStopATick(t *testing.T) {
+	// A timer an hour away is reached with a stop a level, not one a tick.
+	w := new(wheel)
+	w.add(&timer{tick: 3_600_000})
+	stops := 0
+	for w.count > 0 {
+		tick, _ := w.next()
+		w.expired(tick)
+		stops++
+	}
+	assert.LessOrEqual(t, stops, wheelLevels)
+}
+
+func TestRingKeepsItsOrder(t *testing.T) {
+	rng := SeededRand(t)
+	var r ring
+	var list []*Task
+	for range 10_000 {
+		switch rng.IntN(3) {
+		case 0:
+			if len(list) < 20 {
+				x := new(Task)
+				r.push(x)
+				list = append(list, x)
+			}
+		case 1:
+			if len(list) > 0 {
+				i := rng.IntN(len(list))
+				r.remove(list[i])
+				list = slices.Delete(list, i, i+1)
+			}
+		case 2:
+			x := r.pop()
+			if len(list) == 0 {
+				require.Nil(t, x)
+				continue
+			}
+			require.Same(t, list[0], x)
+			list = list[1:]
+		}
+		require.Equal(t, len(list) == 0, r.empty())
+	}
+}
+
+func TestRingRefusesMisuse(t *testing.T) {
+	var r ring
+	x := new(Task)
+	assert.PanicsWithValue(t, "stepio: ring.remove: task is in no ring", func() { r.remove(x) })
+	r.push(x)
+	assert.PanicsWithValue(t, "stepio: ring.push: task is in a ring already", func() { r.push(x) })
+}
+
+func BenchmarkWheelSetAndCancel(b *testing.B) {
+	for _, distance := range []int64{1, 100, 60_000} {
+		b.Run(fmt.Sprintf("%d ms away", distance), func(b *testing.B) {
+			b.ReportAllocs()
+			w := new(wheel)
+			x := &timer{tick: distance}
+			for b.Loop() {
+				w.add(x)
+				w.remove(x)
+			}
+		})
+	}
+}

@@ -520,8 +520,9 @@ func (s *Scheduler) Scratch() []byte {
 func (s *Scheduler) Busy() bool { return !s.ready.empty() || !s.wakes.empty() }
 
 // Timeout is how long there is nothing to do but wait for events and wakes: 0
-// when a task is ready or a timer has passed, negative when no timer is set.
-// It reads the clock when a timer is set.
+// when a task is ready or a timer has passed, negative when no timer is set. It
+// may end before the next timer, where the wheel has something to sort: at most
+// once a level. It reads the clock when a timer is set.
 func (s *Scheduler) Timeout() time.Duration {
 	if s.Busy() {
 		return 0

@@ -7,7 +7,10 @@ import (
 	"sync/atomic"
 )
 
-// A Group is N loops, each running on a thread of its own. A connection stays
+// A Group is N loops, each running on a goroutine of its own, and so, as long as
+// there are processors, on a thread of its own. The goroutines are not locked to
+// their threads: the Go scheduler preempts a goroutine every 10 ms, and a locked
+// one costs five futex calls each time (docs/internals.md). A connection stays
 // on the loop that it was accepted by, or handed to: two ways to spread them
 // are a listener a loop on one address, with ListenOptions.ReusePort, and one
 // acceptor that posts descriptors to Next.
@@ -42,7 +45,6 @@ func NewGroup(n int, options ...LoopOption) (*Group, error) {
 	}
 	for i, l := range g.loops {
 		g.running.Go(func() {
-			runtime.LockOSThread() // not unlocked: the thread ends with its loop
 			g.errs[i] = l.Run()
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -85,6 +86,7 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
 		return err
 	}
+	limitProcessors(s.Group.Len())
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
@@ -100,6 +102,17 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	fmt.Printf("listening on %v\n", addr)
 	<-signals
 	return nil
+}
+
+// limitProcessors has the Go scheduler use no more processors than there are
+// goroutines to keep busy. A loop that works is preempted every 10 ms and goes
+// on at once; while a processor is idle, the runtime wakes a thread each time to
+// look for work, which finds none: docs/internals.md has the figures. The
+// environment's GOMAXPROCS has the last word.
+func limitProcessors(n int) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(n, runtime.NumCPU()))
+	}
 }
 
 // Resolve is the first address that hostport stands for.
@@ -120,6 +133,7 @@ func (s *Server) Pool(workers int) *stepio.Pool {
 		usage("-workers: %d is negative", workers)
 	}
 	if workers > 0 {
+		limitProcessors(s.Group.Len() + workers)
 		s.pool = stepio.NewPool(workers, 64*workers)
 	}
 	return s.pool

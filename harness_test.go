@@ -114,8 +114,9 @@ func (w *world) end() {
 
 // run lets the loop run on a goroutine of its own until the test ends.
 func (w *world) run() {
-	w.stopped = make(chan error, 1)
-	go func() { w.stopped <- w.Run() }()
+	stopped := make(chan error, 1)
+	w.stopped = stopped
+	go func() { stopped <- w.Run() }()
 }
 
 // joined is the result of run.

@@ -203,3 +203,34 @@ func (p *peer) reset() {
 	assert.NoError(p.t, unix.SetsockoptLinger(p.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 	p.close()
 }
+
+// newUnownedPeer is a peer whose descriptor another closes.
+func newUnownedPeer(t testing.TB, fd int) *peer { return &peer{t, fd} }
+
+// lowerFDLimit leaves the process room for so many more descriptors until the
+// test ends, or until what it returns is called.
+func lowerFDLimit(t testing.TB, room int) (restore func()) {
+	var was unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+	// The limit is on numbers, and a descriptor gets the lowest one that is free.
+	for range room {
+		fd, err := unix.Dup(0)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, unix.Close(fd)) }()
+	}
+	fd, err := unix.Dup(0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Close(fd))
+	lowered := was
+	lowered.Cur = uint64(fd)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &lowered))
+	restored := false
+	restore = func() {
+		if !restored {
+			restored = true
+			assert.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was))
+		}
+	}
+	t.Cleanup(restore)
+	return restore
+}

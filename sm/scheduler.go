@@ -527,6 +527,7 @@ func (s *Scheduler) Timeout() time.Duration {
 	if s.Busy() {
 		return 0
 	}
+	s.timed = false // time passes while the caller waits
 	tick, ok := s.wheel.next()
 	if !ok {
 		return -1

@@ -88,6 +88,7 @@ type pooledEcho struct {
 	pool  *stepio.Pool
 	job   stepio.Job[[]byte]
 	out   stepio.WriteAll
+	err   error
 	state pooledState
 }
 
@@ -123,6 +124,7 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 			}
 			reply, err := e.job.Result()
 			if err != nil {
+				e.err = err
 				return sm.Done
 			}
 			e.out.Start(e.conn, reply)
@@ -140,6 +142,10 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 		}
 	}
 }
+
+// Err is what handling a message has failed with, which is reported. That a
+// client has gone is no failure.
+func (e *pooledEcho) Err() error { return e.err }
 
 // Close gives up the job, whose message nobody waits for any more, and releases
 // the connection.

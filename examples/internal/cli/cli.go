@@ -1,8 +1,9 @@
 // Package cli is what the example servers share: flags, signals and exit codes.
 //
 // A server prints one line, "listening on ADDR", on standard output once it is
-// ready. SIGINT and SIGTERM stop it, with exit code 0. A bad flag is answered
-// with the usage and exit code 2; a server that can't start, with one line on
+// ready. SIGINT and SIGTERM stop it, with exit code 0; a second one ends it at
+// once. A bad flag is answered with the reason, the usage and exit code 2,
+// before anything has started; a server that can't start, with one line on
 // standard error and exit code 1.
 package cli
 
@@ -11,11 +12,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -24,16 +26,18 @@ import (
 
 // Server is what the flags say, and the loops that they ask for.
 type Server struct {
-	Addr  netip.AddrPort // of -addr
-	Group *stepio.Group  // of -loops
+	Addr    netip.AddrPort  // of -addr
+	Group   *stepio.Group   // of -loops
+	Context context.Context // ends when the server is to stop
 
 	pool *stepio.Pool
 }
 
 // Flags are the flags that every server has.
 type Flags struct {
-	addr  *string
-	loops *int
+	addr   *string
+	loops  *int
+	checks []func() error
 }
 
 // Define defines -addr and -loops, and what -h says about the program.
@@ -42,26 +46,63 @@ func Define(addr, about string) *Flags {
 		fmt.Fprintf(flag.CommandLine.Output(), "%s: %s\n\nusage:\n", filepath.Base(os.Args[0]), about)
 		flag.PrintDefaults()
 	}
-	return &Flags{
-		addr:  flag.String("addr", addr, "`address` to listen on; no host means all, IPv4 and IPv6"),
-		loops: flag.Int("loops", 0, "`number` of loops, each on a thread of its own; 0: one a processor"),
-	}
+	f := new(Flags)
+	f.addr = f.HostPort("addr", addr, "`address` to listen on; no host means all, IPv4 and IPv6")
+	f.loops = number("loops", 1024, "`number` of loops, each on a thread of its own; 0: one a processor (default 0)")
+	return f
 }
 
 // Workers defines -workers.
 func Workers() *int {
-	return flag.Int("workers", 0, "`number` of goroutines that handle the messages; 0: the loops do it themselves")
+	return number("workers", 1<<14, "`number` of goroutines that handle the messages; 0: the loops do it themselves (default 0)")
 }
+
+// number defines a flag that is a number from 0, its default, to most.
+func number(name string, most int, usage string) *int {
+	n := new(int)
+	flag.Func(name, usage, func(text string) error {
+		value, err := strconv.Atoi(text)
+		if err != nil || value < 0 || value > most {
+			return fmt.Errorf("not a number from 0 to %d", most)
+		}
+		*n = value
+		return nil
+	})
+	return n
+}
+
+// HostPort defines a flag that is a host, which may be a name or missing, and a
+// port. A flag without a default must be given.
+func (f *Flags) HostPort(name, value, usage string) *string {
+	p := flag.String(name, value, usage)
+	f.Check(func() error {
+		if *p == "" {
+			return fmt.Errorf("flag -%s is missing", name)
+		}
+		_, port, err := net.SplitHostPort(*p)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
+			return fmt.Errorf("invalid value %q for flag -%s: %w", *p, name, err)
+		}
+		return nil
+	})
+	return p
+}
+
+// Check adds a check of the flags, to be made before anything starts. Its error
+// is a bad flag.
+func (f *Flags) Check(check func() error) { f.checks = append(f.checks, check) }
 
 // Main parses the flags, runs start, and serves until a signal comes. start
 // sets the server up on its loops and returns the address that it listens on.
 func (f *Flags) Main(start func(*Server) (netip.AddrPort, error)) {
-	flag.Parse()
-	if flag.NArg() > 0 {
-		usage("unexpected argument %q", flag.Arg(0))
-	}
-	if *f.loops < 0 {
-		usage("-loops: %d is negative", *f.loops)
+	flag.Parse() // -h: the usage and exit code 0
+	if err := f.check(); err != nil {
+		fmt.Fprintln(flag.CommandLine.Output(), err)
+		flag.Usage()
+		os.Exit(2)
 	}
 	if err := f.serve(start); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
@@ -69,24 +110,32 @@ func (f *Flags) Main(start func(*Server) (netip.AddrPort, error)) {
 	}
 }
 
-// usage ends the program over a bad flag.
-func usage(format string, args ...any) {
-	fmt.Fprintf(flag.CommandLine.Output(), format+"\n", args...)
-	flag.Usage()
-	os.Exit(2)
+func (f *Flags) check() error {
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	for _, check := range f.checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
+// serve runs the server until a signal comes, which may be before it listens.
 func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	s := new(Server)
-	if s.Addr, err = Resolve(*f.addr); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s := &Server{Context: ctx}
+	if s.Addr, err = resolve(ctx, *f.addr); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
 		return err
 	}
-	limitProcessors(s.Group.Len())
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
@@ -100,24 +149,14 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 		return err
 	}
 	fmt.Printf("listening on %v\n", addr)
-	<-signals
+	<-ctx.Done()
+	stop() // a second signal has its usual effect
 	return nil
 }
 
-// limitProcessors has the Go scheduler use no more processors than there are
-// goroutines to keep busy. A loop that works is preempted every 10 ms and goes
-// on at once; while a processor is idle, the runtime wakes a thread each time to
-// look for work, which finds none: docs/internals.md has the figures. The
-// environment's GOMAXPROCS has the last word.
-func limitProcessors(n int) {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(min(n, runtime.NumCPU()))
-	}
-}
-
-// Resolve is the first address that hostport stands for.
-func Resolve(hostport string) (netip.AddrPort, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// resolve is the first address that hostport stands for.
+func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	addrs, err := stepio.ResolveAddr(ctx, hostport)
 	if err != nil {
@@ -127,44 +166,56 @@ func Resolve(hostport string) (netip.AddrPort, error) {
 }
 
 // Pool is a pool of the given number of workers, nil for none, that ends with
-// the server. A negative number is a bad flag.
+// the server. It may be called once.
 func (s *Server) Pool(workers int) *stepio.Pool {
-	if workers < 0 {
-		usage("-workers: %d is negative", workers)
+	if s.pool != nil {
+		panic("cli: Server.Pool: called twice")
 	}
 	if workers > 0 {
-		limitProcessors(s.Group.Len() + workers)
 		s.pool = stepio.NewPool(workers, 64*workers)
 	}
 	return s.pool
 }
 
-// ListenTCP listens on every loop, and has each handle its listener. The loops
-// share the address by SO_REUSEPORT, which would also let a second server in on
-// it: so the first loop asks for it alone, before.
+// ListenTCP listens on every loop, and has each handle its listener.
 func (s *Server) ListenTCP(handle func(*stepio.Loop, *stepio.TCPListener)) (netip.AddrPort, error) {
-	var addr netip.AddrPort
+	return listen(s, func(l *stepio.Loop, addr netip.AddrPort, shared bool) (*stepio.TCPListener, error) {
+		return stepio.ListenTCP(l, addr, stepio.ListenOptions{ReusePort: shared})
+	}, handle)
+}
+
+// socket is what listens.
+type socket interface {
+	Addr() netip.AddrPort
+	Close() error
+}
+
+// listen opens a socket on every loop, and has each handle its own. They share
+// the address by SO_REUSEPORT, which would also let a second server in on it:
+// so the first loop asks for the address alone, before.
+func listen[S socket](
+	s *Server,
+	open func(l *stepio.Loop, addr netip.AddrPort, shared bool) (S, error),
+	handle func(*stepio.Loop, S),
+) (netip.AddrPort, error) {
+	addr, shared := s.Addr, s.Group.Len() > 1
 	err := s.Group.Each(func(i int, l *stepio.Loop) error {
-		shared := stepio.ListenOptions{ReusePort: s.Group.Len() > 1}
-		if i == 0 {
-			alone, err := stepio.ListenTCP(l, s.Addr, stepio.ListenOptions{})
+		if i == 0 && shared {
+			alone, err := open(l, addr, false)
 			if err != nil {
 				return err
 			}
-			addr = alone.Addr()
-			if !shared.ReusePort {
-				handle(l, alone)
-				return nil
-			}
+			addr = alone.Addr() // with the port, where the kernel chose it
 			if err := alone.Close(); err != nil {
 				return err
 			}
 		}
-		ln, err := stepio.ListenTCP(l, addr, shared)
+		own, err := open(l, addr, shared)
 		if err != nil {
 			return err
 		}
-		handle(l, ln)
+		addr = own.Addr()
+		handle(l, own)
 		return nil
 	})
 	return addr, err

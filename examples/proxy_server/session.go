@@ -1,0 +1,202 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/sm"
+)
+
+// session stands for
+//
+//	Socket server = co_await connect(backend);
+//	co_await all(way(server, client), way(client, server));
+//
+// It ends when both directions have, or when one has failed. A failure, such as
+// a reset, reaches both ends as a reset: an end of input would tell the other
+// one that it has got everything. What was not delivered by then is lost, as it
+// is when a connection without a proxy is reset.
+type session struct {
+	client  *stepio.TCPConn
+	to      *backend
+	connect *connect // nil once connected
+	server  *stepio.TCPConn
+	up      way // from the client to the server
+	down    way // and back
+	ways    sm.All
+	state   sessionState
+}
+
+type sessionState uint8
+
+const (
+	sessionConnecting sessionState = iota // the client waits for the backend
+	sessionPassing                        // both directions at once
+)
+
+func (s sessionState) String() string {
+	return [...]string{"sessionConnecting", "sessionPassing"}[s]
+}
+
+func newSession(client *stepio.TCPConn, to *backend) *session {
+	return &session{client: client, to: to, connect: &connect{to: to, loop: client.Loop()}}
+}
+
+func (s *session) Step(t *sm.Task) sm.Await {
+	for {
+		switch s.state {
+		case sessionConnecting:
+			if a := s.connect.Step(t); a.Pending() {
+				return a
+			}
+			server, err := s.connect.Result()
+			if err != nil {
+				s.to.logf("client %v: backend %s: %v", s.client.RemoteAddr(), s.to.addr, err)
+				return sm.Done // Close, below, releases the client
+			}
+			s.connect, s.server = nil, server
+			keepAlive(s.client)
+			keepAlive(s.server)
+			s.up.start(s.server, s.client, &s.down)
+			s.down.start(s.client, s.server, &s.up)
+			s.ways.Start(&s.up, &s.down)
+			s.state = sessionPassing
+		case sessionPassing:
+			if a := s.ways.Step(t); a.Pending() {
+				return a
+			}
+			if s.ways.Err() != nil {
+				abort(s.client)
+				abort(s.server)
+			}
+			return sm.Done
+		default:
+			panic(fmt.Sprintf("session.Step: state %d", s.state))
+		}
+	}
+}
+
+// Close releases the two connections, and what it takes to get the second. The
+// two ways are tasks of their own, which end with this one.
+func (s *session) Close() error {
+	err := s.client.Close()
+	if s.connect != nil {
+		err = errors.Join(err, s.connect.Close())
+	}
+	if s.server != nil {
+		err = errors.Join(err, s.server.Close())
+	}
+	return err
+}
+
+// keepAlive finds out some day that a silent peer has vanished, which neither
+// way would. A connection that is gone already refuses, and is read next.
+func keepAlive(conn *stepio.TCPConn) {
+	_ = conn.SetKeepAlive(true)
+	_ = conn.SetKeepAlivePeriod(time.Minute)
+}
+
+// abort turns the close that follows into a reset. The connection that has
+// failed may refuse, which is no loss.
+func abort(conn *stepio.TCPConn) { _ = conn.SetLinger(0) }
+
+// way is one direction. It stands for
+//
+//	while ((n = co_await src.read(buf))) co_await dst.write(buf, n);
+//	dst.shutdown(SHUT_WR);
+//	co_await other;
+//
+// Copy does not read from src while dst takes nothing, so it is the kernel's
+// buffers and at most sm.ScratchSize bytes that a slow end fills. But a way that
+// does not read does not see a reset either: so it looks for one from time to
+// time while dst takes nothing, and after the end of input until the other way
+// has ended as well.
+type way struct {
+	copy     stepio.Copy
+	dst, src *stepio.TCPConn
+	other    *way
+	task     *sm.Task
+	look     time.Time // when to look next
+	err      error
+	state    wayState
+}
+
+type wayState uint8
+
+const (
+	wayCopying wayState = iota // src has more to send
+	wayEnded                   // dst has got it all
+)
+
+func (s wayState) String() string { return [...]string{"wayCopying", "wayEnded"}[s] }
+
+// lookEvery is how long a reset may stay unseen.
+const lookEvery = 500 * time.Millisecond
+
+func (w *way) start(dst, src *stepio.TCPConn, other *way) {
+	*w = way{dst: dst, src: src, other: other}
+	w.copy.Start(dst, src)
+}
+
+func (w *way) Step(t *sm.Task) sm.Await {
+	for {
+		switch w.state {
+		case wayCopying:
+			a := w.copy.Step(t)
+			if a.Pending() {
+				if a.Dir() == sm.Write {
+					return w.watch(t, a)
+				}
+				return a
+			}
+			if w.err = w.copy.Err(); w.err != nil {
+				return sm.Done
+			}
+			if w.err = w.dst.CloseWrite(); w.err != nil {
+				return sm.Done
+			}
+			w.task = t
+			w.state = wayEnded
+			if w.other.task != nil {
+				w.other.task.Waker().Wake()
+			}
+		case wayEnded:
+			if w.other.state == wayEnded {
+				return sm.Done
+			}
+			return w.watch(t, sm.Park)
+		default:
+			panic(fmt.Sprintf("way.Step: state %d", w.state))
+		}
+	}
+}
+
+// watch is a, interrupted to look whether src was reset, or Done when it was.
+func (w *way) watch(t *sm.Task, a sm.Await) sm.Await {
+	if now := t.Now(); !now.Before(w.look) {
+		if w.err = failure(w.src); w.err != nil {
+			return sm.Done
+		}
+		w.look = now.Add(lookEvery)
+	}
+	return a.Until(w.look)
+}
+
+// failure is what the next read of conn would fail with (socket(7), SO_ERROR).
+func failure(conn *stepio.TCPConn) error {
+	errno, err := syscall.GetsockoptInt(conn.FD(), syscall.SOL_SOCKET, syscall.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = syscall.Errno(errno)
+	}
+	return os.NewSyscallError("getsockopt", err)
+}
+
+// Err is what the session ends with, nil when both directions came to an end.
+func (w *way) Err() error { return w.err }
+
+// Close drops what dst has not taken.
+func (w *way) Close() error { return w.copy.Close() }

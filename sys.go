@@ -152,6 +152,93 @@ func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
 	}
 }
 
+// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
+// was longer. from is not valid when the kernel does not say, which some do not
+// on a connected socket.
+func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+	for {
+		if s.sim != nil {
+			var data []byte
+			data, from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
+			n = copy(p, data)
+		} else {
+			n, from, truncated, errno = rawReceiveFrom(fd, p)
+		}
+		if errno != syscall.EINTR {
+			return n, from, truncated, errno
+		}
+	}
+}
+
+// sendTo sends one datagram, to the connected peer when to is not valid.
+func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
+	for {
+		switch {
+		case s.sim == nil:
+			errno = rawSendTo(fd, p, to)
+		case to.IsValid():
+			errno = s.sim.SendTo(fd, append([]byte(nil), p...), to)
+		default:
+			_, errno = s.sim.Write(fd, append([]byte(nil), p...))
+		}
+		if errno != syscall.EINTR {
+			return errno
+		}
+	}
+}
+
+// receiveBatch takes up to len(ds) datagrams, maxBatch at most, into the
+// capacity of each Data, and sets all of each Datagram. Errno is what ended the
+// batch, 0 when it is full: EAGAIN when the socket is empty. Unlike with other
+// calls there can be both, datagrams and an errno.
+func (s *sys) receiveBatch(fd int, ds []Datagram, b *batchBuffers) (n int, errno syscall.Errno) {
+	if s.sim == nil {
+		return b.receive(fd, ds)
+	}
+	return receiveEach(s, fd, ds)
+}
+
+// sendBatch sends up to len(ds) datagrams, maxBatch at most, from a socket of
+// the given family; one that is connected has family AF_UNSPEC, and sends to its
+// peer. n are sent. Errno is why ds[n] is not, 0 when the kernel did not say:
+// then it has to be asked again. It is not 0 when n is 0.
+func (s *sys) sendBatch(fd int, ds []Datagram, family int, b *batchBuffers) (n int, errno syscall.Errno) {
+	if s.sim == nil {
+		return b.send(fd, ds, family)
+	}
+	return sendEach(s, fd, ds, family)
+}
+
+// receiveEach is receiveBatch with a call for each datagram.
+func receiveEach(s *sys, fd int, ds []Datagram) (n int, errno syscall.Errno) {
+	for n < min(len(ds), maxBatch) {
+		d := &ds[n]
+		room := d.Data[:cap(d.Data)]
+		size, from, truncated, errno := s.receiveFrom(fd, room)
+		if errno != 0 {
+			return n, errno
+		}
+		d.Data, d.Addr, d.Truncated, d.Err = room[:size], from, truncated, nil
+		n++
+	}
+	return n, 0
+}
+
+// sendEach is sendBatch with a call for each datagram.
+func sendEach(s *sys, fd int, ds []Datagram, family int) (n int, errno syscall.Errno) {
+	for n < min(len(ds), maxBatch) {
+		var to netip.AddrPort
+		if family != syscall.AF_UNSPEC {
+			to = mapped(family, unmapped(ds[n].Addr))
+		}
+		if errno := s.sendTo(fd, ds[n].Data, to); errno != 0 {
+			return n, errno
+		}
+		n++
+	}
+	return n, 0
+}
+
 func (s *sys) shutdown(fd, how int) syscall.Errno {
 	if s.sim != nil {
 		return s.sim.Shutdown(fd, how)

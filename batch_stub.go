@@ -1,3 +1,0 @@
-package stepio
-
-type batchBuffers struct{}

@@ -1,0 +1,166 @@
+package stepio
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The syscalls of datagrams on Linux. They are raw, as those in
+// sys_linux_fast.go are and for the same reason. The race detector does not see
+// what the kernel does with a buffer, so it is told: sawRead and sawWrite are
+// empty without it.
+
+// rawReceiveFrom is recvfrom(2). With MSG_TRUNC it returns the whole length of a
+// datagram, however little of it there was room for.
+func rawReceiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+	var sa sockaddr
+	length := uint32(len(sa))
+	size, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
+		uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
+	if errno != 0 {
+		return 0, netip.AddrPort{}, false, errno
+	}
+	n = min(int(size), len(p))
+	sawWrite(p[:n])
+	return n, sa.sender(length), int(size) > len(p), 0
+}
+
+// sender is where a datagram came from. A socket of IPv4 or IPv6 has senders of
+// no other family; the kernel may say nothing.
+func (sa *sockaddr) sender(length uint32) netip.AddrPort {
+	if length == 0 {
+		return netip.AddrPort{}
+	}
+	from, _ := sa.addrPort()
+	return from
+}
+
+// rawSendTo is sendto(2), or send(2) when to is not valid.
+func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {
+	var (
+		sa     sockaddr
+		name   unsafe.Pointer
+		length uint32
+		errno  syscall.Errno
+	)
+	if to.IsValid() {
+		if length, errno = sa.put(to); errno != 0 {
+			return errno
+		}
+		name = unsafe.Pointer(&sa)
+	}
+	sawRead(p)
+	_, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
+		uintptr(name), uintptr(length))
+	return errno
+}
+
+// batchBuffers are a loop's arguments of recvmmsg(2) and sendmmsg(2), 7 KiB.
+// They hold pointers to the caller's buffers during a call only.
+//
+// They are on the heap, and the pointers in them are pointers to the Go
+// runtime too, so that whatever they point to is on the heap and stays there.
+type batchBuffers struct {
+	headers [maxBatch]unix.Mmsghdr
+	vectors [maxBatch]unix.Iovec
+	addrs   [maxBatch]sockaddr
+	calls   int // that were made, for tests
+}
+
+func newBatchBuffers() *batchBuffers {
+	b := new(batchBuffers)
+	for i := range b.headers {
+		h := &b.headers[i].Hdr
+		h.Iov = &b.vectors[i]
+		h.SetIovlen(1)
+	}
+	return b
+}
+
+// receive is sys.receiveBatch by one recvmmsg. The kernel ends a batch early
+// when the socket is empty, or at an error, which it keeps and returns next time
+// (recvmmsg(2), BUGS).
+func (b *batchBuffers) receive(fd int, ds []Datagram) (n int, errno syscall.Errno) {
+	ds = ds[:min(len(ds), maxBatch)]
+	for i := range ds {
+		room := ds[i].Data[:cap(ds[i].Data)]
+		b.vectors[i].Base = unsafe.SliceData(room)
+		b.vectors[i].SetLen(len(room))
+		h := &b.headers[i].Hdr
+		h.Name = &b.addrs[i][0]
+		h.Namelen = uint32(len(b.addrs[i]))
+		h.Flags = 0
+	}
+	n, errno = b.call(unix.SYS_RECVMMSG, fd, len(ds))
+	for i := range ds[:n] {
+		d, h := &ds[i], &b.headers[i]
+		d.Data = d.Data[:h.Len]
+		d.Addr = b.addrs[i].sender(h.Hdr.Namelen)
+		d.Truncated = h.Hdr.Flags&unix.MSG_TRUNC != 0
+		d.Err = nil
+		sawWrite(d.Data)
+	}
+	b.release(len(ds))
+	if errno == 0 && n < len(ds) {
+		errno = unix.EAGAIN
+	}
+	return n, errno
+}
+
+// send is sys.sendBatch by one sendmmsg. The kernel ends a batch before the
+// first datagram that it does not take, and says why only when that is the very
+// first (sendmmsg(2)).
+func (b *batchBuffers) send(fd int, ds []Datagram, family int) (n int, errno syscall.Errno) {
+	ds = ds[:min(len(ds), maxBatch)]
+	filled := 0
+	for i := range ds {
+		d, h := &ds[i], &b.headers[i].Hdr
+		h.Name, h.Namelen = nil, 0
+		if family != unix.AF_UNSPEC && d.Addr.IsValid() {
+			h.Namelen, errno = b.addrs[i].put(mapped(family, unmapped(d.Addr)))
+			if errno != 0 {
+				break
+			}
+			h.Name = &b.addrs[i][0]
+		}
+		b.vectors[i].Base = unsafe.SliceData(d.Data)
+		b.vectors[i].SetLen(len(d.Data))
+		sawRead(d.Data)
+		filled++
+	}
+	if filled == 0 {
+		return 0, errno
+	}
+	n, errno = b.call(unix.SYS_SENDMMSG, fd, filled)
+	b.release(filled)
+	return n, errno
+}
+
+// call makes the syscall for the first n headers, and again when a signal came
+// first.
+func (b *batchBuffers) call(trap uintptr, fd, n int) (done int, errno syscall.Errno) {
+	for {
+		b.calls++
+		r, _, errno := syscall.RawSyscall6(trap, uintptr(fd),
+			uintptr(unsafe.Pointer(&b.headers[0])), uintptr(n), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(r), 0
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// release lets go of the caller's buffers.
+func (b *batchBuffers) release(n int) {
+	for i := range n {
+		b.vectors[i].Base = nil
+	}
+}

@@ -1,0 +1,502 @@
+//go:build linux || darwin
+
+package stepio
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// A UDPConn is a UDP socket of a loop. Its operations try first and never wait:
+// what would have to wait answers ErrWouldBlock, and the step returns
+// c.Readable(), c.Writable() or c.Wait(dirs). Any number of tasks may wait for
+// one socket: an event resumes all of them.
+//
+// A UDPConn of DialUDP is connected: it has one peer, takes datagrams from no
+// other, and is told when the peer's port is refused. Nothing that happens to
+// one datagram ends the socket.
+//
+// It owns no buffer. Its methods are for the loop's goroutine.
+type UDPConn struct {
+	socket
+	peer   netip.AddrPort // valid when connected
+	family uint16         // of the addresses that the socket takes; AF_UNSPEC when connected
+}
+
+// ListenUDPOptions says how to open a UDP socket. The zero value is what most
+// servers want.
+type ListenUDPOptions struct {
+	// ReusePort lets several sockets have one address (SO_REUSEPORT): on Linux
+	// the kernel spreads the senders over them. All must set it.
+	ReusePort bool
+	// V6Only keeps a socket on the IPv6 wildcard from taking IPv4 datagrams.
+	V6Only bool
+	// ReadBuffer and WriteBuffer are sizes of the kernel's buffers, in bytes. 0
+	// leaves them as they are. See SetReadBuffer.
+	ReadBuffer, WriteBuffer int
+}
+
+// ListenUDP opens a socket on addr. Port 0 is a free port, which LocalAddr
+// tells. The IPv6 wildcard takes IPv4 datagrams too, unless options say
+// otherwise, and on a machine without IPv6 it is the IPv4 wildcard.
+//
+// The error is a *net.OpError that says which call failed: errors.Is finds
+// syscall.EADDRINUSE, syscall.EACCES and so on. Loop only.
+func ListenUDP(loop *Loop, addr netip.AddrPort, options ListenUDPOptions) (*UDPConn, error) {
+	loop.owner.check("ListenUDP")
+	fd, addr, err := loop.openBound(addr, unix.SOCK_DGRAM, options.ReusePort, options.V6Only)
+	if err != nil {
+		return nil, netError("listen", "udp", err, netip.AddrPort{}, addr)
+	}
+	c := newUDPConn(loop, fd)
+	c.family = uint16(familyOf(addr))
+	if err := c.setBuffers(options.ReadBuffer, options.WriteBuffer); err != nil {
+		_ = c.Close() // the first error is the one to return
+		return nil, err
+	}
+	return c, nil
+}
+
+// DialUDPOptions says how to open a connected UDP socket. The zero value is
+// what most clients want.
+type DialUDPOptions struct {
+	// Local is the address to send from. Not valid: the kernel chooses.
+	Local netip.AddrPort
+	// ReadBuffer and WriteBuffer are sizes of the kernel's buffers, in bytes. 0
+	// leaves them as they are. See SetReadBuffer.
+	ReadBuffer, WriteBuffer int
+}
+
+// DialUDP opens a socket that is connected to addr: see UDPConn. Nothing is
+// sent, so it never waits, and succeeds whether or not anyone listens there.
+//
+// The error is a *net.OpError that says which call failed: errors.Is finds
+// syscall.ENETUNREACH, syscall.EADDRINUSE and so on. Loop only.
+func DialUDP(loop *Loop, addr netip.AddrPort, options DialUDPOptions) (*UDPConn, error) {
+	loop.owner.check("DialUDP")
+	c, err := loop.openConnected(unmapped(addr), options.Local)
+	if err != nil {
+		return nil, netError("dial", "udp", err, options.Local, addr)
+	}
+	if err := c.setBuffers(options.ReadBuffer, options.WriteBuffer); err != nil {
+		_ = c.Close() // the first error is the one to return
+		return nil, err
+	}
+	return c, nil
+}
+
+func (l *Loop) openConnected(addr, local netip.AddrPort) (*UDPConn, error) {
+	if !addr.IsValid() {
+		return nil, syscall.EINVAL
+	}
+	family := familyOf(addr)
+	fd, errno := l.sys.socket(family, unix.SOCK_DGRAM)
+	if errno != 0 {
+		return nil, os.NewSyscallError("socket", errno)
+	}
+	c := newUDPConn(l, fd)
+	if err := c.connect(addr, mapped(family, unmapped(local))); err != nil {
+		_ = c.Close() // the first error is the one to return
+		return nil, err
+	}
+	return c, nil
+}
+
+func newUDPConn(loop *Loop, fd int) *UDPConn {
+	loop.claim(fd, false)
+	return &UDPConn{socket: socket{loop: loop, fd: int32(fd), network: networkUDP}}
+}
+
+// connect gives the socket its peer, and a local address where one is valid.
+func (c *UDPConn) connect(addr, local netip.AddrPort) error {
+	sys, fd := &c.loop.sys, int(c.fd)
+	if local.IsValid() {
+		if errno := sys.bind(fd, local); errno != 0 {
+			return os.NewSyscallError("bind", errno)
+		}
+	}
+	errno := sys.connect(fd, addr)
+	for errno == unix.EINTR { // it sends nothing: once more is as good
+		errno = sys.connect(fd, addr)
+	}
+	if errno != 0 {
+		return os.NewSyscallError("connect", errno)
+	}
+	peer, errno := sys.remoteAddr(fd) // in the form in which datagrams will come from it
+	if errno != 0 {
+		return os.NewSyscallError("getpeername", errno)
+	}
+	c.peer = peer
+	return nil
+}
+
+func (c *UDPConn) setBuffers(read, write int) error {
+	if read != 0 {
+		if err := c.SetReadBuffer(read); err != nil {
+			return err
+		}
+	}
+	if write != 0 {
+		return c.SetWriteBuffer(write)
+	}
+	return nil
+}
+
+// ReadFrom takes one datagram, copies it into p, and never waits. A datagram
+// may be empty, and so may p.
+//
+// The result is one of: n >= 0, the sender, and nil; len(p), the sender, and
+// ErrTruncated when the datagram was longer than p: the rest is lost; 0 and
+// ErrWouldBlock when none has arrived, or the step's budget is used up: return
+// c.Readable() and try again; 0 and a *net.OpError that is
+// os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
+// what the kernel says of something that was sent earlier, such as
+// syscall.ECONNREFUSED on a connected socket: reading goes on after that.
+//
+// An IPv4 sender is an IPv4 address, also on an IPv6 socket. Its port may be 0:
+// such a datagram cannot be answered. On macOS a call allocates the address.
+// Loop only.
+func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
+	c.loop.owner.check("UDPConn.ReadFrom")
+	return c.readFrom(p)
+}
+
+// Read is ReadFrom for a connected socket, without the sender. Loop only.
+func (c *UDPConn) Read(p []byte) (n int, err error) {
+	c.loop.owner.check("UDPConn.Read")
+	n, _, err = c.readFrom(p)
+	return n, err
+}
+
+func (c *UDPConn) readFrom(p []byte) (n int, from netip.AddrPort, err error) {
+	s, err := c.beginRead()
+	if err != nil {
+		return 0, from, err
+	}
+	l := c.loop
+	n, from, truncated, errno := l.sys.receiveFrom(int(c.fd), p)
+	if errno != 0 {
+		return 0, netip.AddrPort{}, c.readFailed(s, "recvfrom", errno)
+	}
+	s.readStopped()
+	l.sched.Spend(n)
+	if !from.IsValid() {
+		from = c.peer
+	}
+	if truncated {
+		return n, from, ErrTruncated
+	}
+	return n, from, nil
+}
+
+// beginRead is the slot to read from, or why a read is not even tried.
+func (c *UDPConn) beginRead() (*slot, error) {
+	if c.fd < 0 || c.deadlines != nil || c.errno != 0 {
+		if err := c.readRefused(); err != nil {
+			return nil, err
+		}
+	}
+	s := c.slot()
+	if s.drained() {
+		return nil, ErrWouldBlock
+	}
+	if !c.loop.sched.Admit() {
+		s.readStopped()
+		return nil, ErrWouldBlock
+	}
+	return s, nil
+}
+
+// readFailed is the answer of a read that took nothing.
+func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
+	if errno == unix.EAGAIN {
+		// An error of a datagram passes, unlike a stream's end: once the socket is
+		// empty the next event will tell of whatever comes.
+		s.flags &^= slotRestless
+		s.readEmptied()
+		return ErrWouldBlock
+	}
+	s.readStopped() // what came with the error is still there
+	return c.opErrorOf("read", call, errno)
+}
+
+// WriteTo sends p, which may be empty, as one datagram and never waits. A
+// connected socket sends to its peer only.
+//
+// The result is one of: len(p) and nil; 0 and ErrWouldBlock when the socket
+// takes no more, or the step's budget is used up: return c.Writable() and try
+// again; 0 and a *net.OpError that is os.ErrDeadlineExceeded after the write
+// deadline, net.ErrClosed after Close, net.ErrWriteToConnected when the socket
+// has another peer, or what the kernel says: syscall.EMSGSIZE when p is too
+// long, syscall.EINVAL for port 0, syscall.EDESTADDRREQ when to is not valid,
+// and so on. Such an error is the datagram's alone, and writing goes on after it. A connected socket may also answer with
+// what became of an earlier one, such as syscall.ECONNREFUSED; p is not sent
+// then.
+//
+// A nil error says that the datagram is on its way, not that it arrives. An
+// IPv6 socket sends to an IPv4 address too, unless it is V6Only. On macOS a
+// call allocates the address. Loop only.
+func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
+	c.loop.owner.check("UDPConn.WriteTo")
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	if c.peer.IsValid() {
+		if unmapped(to) != c.peer {
+			return 0, c.writeFailed(to, net.ErrWriteToConnected)
+		}
+		return c.send(p, netip.AddrPort{})
+	}
+	return c.send(p, to)
+}
+
+// Write sends p to the peer of a connected socket. The results are those of
+// WriteTo, and syscall.EDESTADDRREQ when the socket is not connected. Loop only.
+func (c *UDPConn) Write(p []byte) (n int, err error) {
+	c.loop.owner.check("UDPConn.Write")
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	return c.send(p, netip.AddrPort{})
+}
+
+// beginWrite is why a write is not even tried.
+func (c *UDPConn) beginWrite() error {
+	if c.fd < 0 || c.deadlines != nil {
+		return c.writeRefused()
+	}
+	return nil
+}
+
+// send sends one datagram, to the peer when to is not valid.
+func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
+	l := c.loop
+	if !l.sched.Admit() {
+		return 0, ErrWouldBlock
+	}
+	if to.IsValid() {
+		to = mapped(int(c.family), unmapped(to))
+	}
+	switch errno := l.sys.sendTo(int(c.fd), p, to); errno {
+	case 0:
+		l.sched.Spend(len(p))
+		return len(p), nil
+	case unix.EAGAIN:
+		// An edge that was remembered has been used up.
+		c.slot().edges &^= sm.Write
+		return 0, ErrWouldBlock
+	default:
+		return 0, c.writeFailed(to, os.NewSyscallError("sendto", errno))
+	}
+}
+
+// writeFailed is the error of a datagram to an address.
+func (c *UDPConn) writeFailed(to netip.AddrPort, err error) error {
+	if !to.IsValid() {
+		to = c.peer
+	}
+	return netError("write", "udp", err, c.LocalAddr(), unmapped(to))
+}
+
+// A Datagram is one of a batch.
+//
+// Reading fills Data up to its capacity and sets its length, and the other
+// fields. Writing sends Data, up to its length, to Addr, and sets Err.
+type Datagram struct {
+	Data      []byte
+	Addr      netip.AddrPort // the sender, or the receiver; a connected socket's peer need not be told
+	Truncated bool           // reading: it was longer than there was room for, and the rest is lost
+	Err       error          // writing: why it was not sent, a *net.OpError as of WriteTo; nil when it was
+}
+
+// maxBatch is how many datagrams one syscall moves at most.
+const maxBatch = 64
+
+// datagramCost is what a datagram of a batch takes from the step's budget at
+// least, in bytes, however short it is: half of what one operation may move on
+// average. A syscall of its own would be the other half.
+const datagramCost = sm.DefaultMaxBytes / sm.DefaultMaxOps / 2
+
+// NewBatch makes n datagrams, with room for size bytes each, for ReadBatch and
+// ReadFromET. They share one array and never overlap: appending to one does not
+// reach the next. It panics when n or size is not positive. Any goroutine.
+func NewBatch(n, size int) []Datagram {
+	if n <= 0 || size <= 0 {
+		panic(fmt.Sprintf("stepio: NewBatch: %d datagrams of %d bytes", n, size))
+	}
+	room := make([]byte, n*size)
+	ds := make([]Datagram, n)
+	for i := range ds {
+		ds[i].Data = room[i*size : i*size : (i+1)*size]
+	}
+	return ds
+}
+
+// ReadBatch takes the datagrams that have arrived, at most len(ds) and 64, into
+// ds, and never waits. It is one operation and on Linux one syscall,
+// recvmmsg(2); on macOS it makes a call for each. Each datagram takes at least
+// 2 KiB from the step's budget of bytes.
+//
+// The result is one of: n > 0 and nil: ds[:n] are set; 0 and an error of
+// ReadFrom. Datagrams that arrived before an error are returned first, the error
+// is the next call's. A datagram that was longer than its Data is marked
+// Truncated. Empty ds, and a Data without capacity, panic. Loop only.
+func (c *UDPConn) ReadBatch(ds []Datagram) (n int, err error) {
+	c.loop.owner.check("UDPConn.ReadBatch")
+	if len(ds) == 0 {
+		panic("stepio: UDPConn.ReadBatch: empty batch")
+	}
+	ds = ds[:min(len(ds), maxBatch)]
+	for i := range ds {
+		if cap(ds[i].Data) == 0 {
+			panic(fmt.Sprintf("stepio: UDPConn.ReadBatch: no room in datagram %d", i))
+		}
+	}
+	s, err := c.beginRead()
+	if err != nil {
+		return 0, err
+	}
+	n, errno := c.loop.sys.receiveBatch(int(c.fd), ds, c.loop.batches())
+	switch {
+	case n == 0:
+		return 0, c.readFailed(s, "recvmmsg", errno)
+	case errno == unix.EAGAIN && s.flags&slotRestless == 0:
+		s.readEmptied()
+	case errno == unix.EAGAIN || errno == 0:
+		// Full; or recvmmsg has stopped short at an error that it does not tell
+		// (see slotRestless), and has kept it.
+		s.readStopped()
+	default:
+		c.errno = uint16(errno)
+		s.readStopped()
+	}
+	for i := range ds[:n] {
+		if !ds[i].Addr.IsValid() {
+			ds[i].Addr = c.peer
+		}
+	}
+	c.spend(ds[:n])
+	return n, nil
+}
+
+// ReadFromET drains the socket into ds for an edge-triggered reader: it reads
+// until nothing more has arrived, ds is full, or the step's budget is used up.
+// In the last two cases the edge is not lost: the next wait for c.ReadableET()
+// finds it. Each datagram is in a Data of its own.
+//
+// The results are those of ReadBatch, with ReadableET, and n may be over 64.
+// Loop only.
+func (c *UDPConn) ReadFromET(ds []Datagram) (n int, err error) {
+	for n < len(ds) || n == 0 {
+		m, err := c.ReadBatch(ds[n:])
+		n += m
+		if err == nil {
+			continue
+		}
+		if n == 0 {
+			return 0, err
+		}
+		if err != ErrWouldBlock {
+			c.postpone(err)
+		}
+		break
+	}
+	return n, nil
+}
+
+// WriteBatch sends ds in order and never waits. On Linux 64 datagrams are one
+// operation and one syscall, sendmmsg(2), and each that fails begins another; on
+// macOS it makes a call for each. Each datagram takes at least 2 KiB from the
+// step's budget of bytes.
+//
+// The result is one of: len(ds) and nil; less, perhaps 0, and ErrWouldBlock when
+// the socket takes no more, or the step's budget is used up: return c.Writable()
+// and go on with ds[n:]; less and a *net.OpError that is
+// os.ErrDeadlineExceeded or net.ErrClosed. The n datagrams are done with: the
+// Err of each says whether it was sent. An error of one stops nothing: see
+// WriteTo. Loop only.
+func (c *UDPConn) WriteBatch(ds []Datagram) (n int, err error) {
+	l := c.loop
+	l.owner.check("UDPConn.WriteBatch")
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	for n < len(ds) {
+		run, err := c.sendable(ds[n:])
+		if err != nil {
+			ds[n].Err = err
+			n++
+			continue
+		}
+		if !l.sched.Admit() {
+			return n, ErrWouldBlock
+		}
+		sent, errno := l.sys.sendBatch(int(c.fd), run, int(c.family), l.batches())
+		for i := range run[:sent] {
+			run[i].Err = nil
+		}
+		c.spend(run[:sent])
+		n += sent
+		switch errno {
+		case 0:
+		case unix.EAGAIN:
+			c.slot().edges &^= sm.Write
+			return n, ErrWouldBlock
+		default:
+			ds[n].Err = c.writeFailed(ds[n].Addr, os.NewSyscallError("sendmmsg", errno))
+			n++
+		}
+	}
+	return n, nil
+}
+
+// sendable is the beginning of ds that can be given to the kernel at once, or
+// why the first cannot: a connected socket sends to its peer only.
+func (c *UDPConn) sendable(ds []Datagram) ([]Datagram, error) {
+	ds = ds[:min(len(ds), maxBatch)]
+	if !c.peer.IsValid() {
+		return ds, nil
+	}
+	for i := range ds {
+		if to := unmapped(ds[i].Addr); to.IsValid() && to != c.peer {
+			if i == 0 {
+				return nil, c.writeFailed(to, net.ErrWriteToConnected)
+			}
+			return ds[:i], nil
+		}
+	}
+	return ds, nil
+}
+
+// spend takes a batch from the step's budget.
+func (c *UDPConn) spend(ds []Datagram) {
+	cost := 0
+	for i := range ds {
+		cost += max(len(ds[i].Data), datagramCost)
+	}
+	c.loop.sched.Spend(cost)
+}
+
+// batches is what the loop keeps for batches of datagrams.
+func (l *Loop) batches() *batchBuffers {
+	if l.batch == nil {
+		l.batch = newBatchBuffers()
+	}
+	return l.batch
+}
+
+// RemoteAddr is the peer of a connected socket, also after Close; not valid
+// when the socket is not connected.
+func (c *UDPConn) RemoteAddr() netip.AddrPort { return c.peer }
+
+// Close closes the socket, deregisters it, and resumes whoever waits on it with
+// net.ErrClosed. Datagrams that nobody read are lost; those that were sent are
+// sent. Closing twice does nothing. Loop only.
+func (c *UDPConn) Close() error { return c.close() }

@@ -33,7 +33,7 @@ func main() {
 		to := &backend{
 			addr:     *addr,
 			patience: *patience,
-			pool:     s.Pool(1),
+			pool:     s.Resolver(),
 			ctx:      s.Context,
 			logf:     log.New(os.Stderr, filepath.Base(os.Args[0])+": ", log.LstdFlags).Printf,
 		}

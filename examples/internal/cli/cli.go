@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -136,6 +137,7 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
 		return err
 	}
+	limitProcessors(s.Group.Len())
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
@@ -154,6 +156,17 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	return nil
 }
 
+// limitProcessors has the Go scheduler use no more processors than there are
+// goroutines to keep busy. A loop that works is preempted every 10 ms and goes
+// on at once; while a processor is idle, the runtime wakes a thread each time to
+// look for work, which finds none: docs/internals.md has the figures. The
+// environment's GOMAXPROCS has the last word.
+func limitProcessors(n int) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(n, runtime.NumCPU()))
+	}
+}
+
 // resolve is the first address that hostport stands for.
 func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -165,15 +178,25 @@ func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
 	return addrs[0], nil
 }
 
-// Pool is a pool of the given number of workers, nil for none, that ends with
-// the server. It may be called once.
+// Pool is a pool of the given number of workers, which compute; nil for none.
+// It ends with the server. Of Pool and Resolver one may be called, once.
 func (s *Server) Pool(workers int) *stepio.Pool {
+	if workers == 0 {
+		return nil
+	}
+	limitProcessors(s.Group.Len() + workers)
+	return s.newPool(workers)
+}
+
+// Resolver is a pool of one worker, which waits for the resolver of names and
+// needs no processor of its own.
+func (s *Server) Resolver() *stepio.Pool { return s.newPool(1) }
+
+func (s *Server) newPool(workers int) *stepio.Pool {
 	if s.pool != nil {
 		panic("cli: Server.Pool: called twice")
 	}
-	if workers > 0 {
-		s.pool = stepio.NewPool(workers, 64*workers)
-	}
+	s.pool = stepio.NewPool(workers, 64*workers)
 	return s.pool
 }
 

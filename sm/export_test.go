@@ -27,7 +27,7 @@ func (s *Scheduler) WakeQueueLen() int {
 	return len(s.wakes.tasks)
 }
 
-// Extras is how many tasks have an extra of t's scheduler: t's own, 0 or 1.
+// HasExtra reports whether t keeps more than its own 80 bytes.
 func (t *Task) HasExtra() bool { return t.extra != nil }
 
 // JoinerSlots is how many joiners t has room for.

@@ -17,6 +17,11 @@ import "errors"
 //	Inspect() (state string, callee Frame)
 //	                what Dump shows, where the field named state says too little.
 //	                An empty state says that the frame is not active.
+//
+// Without Inspect, Dump shows the field named state, and takes the last callee
+// for the active one whose state is not zero and which has no result yet (that
+// is, of Returns). A frame that has no state, that waits in its first one, or
+// that stays in its last one without a result, is shown rightly by Inspect only.
 type Frame interface {
 	Step(t *Task) Await
 }

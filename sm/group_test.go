@@ -170,8 +170,9 @@ func TestAnyBoundsWorkByATime(t *testing.T) {
 	work := answers(sm.Wait(3, sm.Read))
 	sleep := &fake{step: func(t *sm.Task) sm.Await { return t.SleepUntil(when) }}
 	anyOf.Start(work, sleep)
-	w.Spawn(&host{group: anyOf})
+	task := w.Spawn(anyOf)
 	w.settle()
+	assert.Equal(t, "*sm.Any(2 of 2 running)", task.Chain())
 	w.Advance(time.Second)
 	w.Turn()
 	w.settle()
@@ -368,6 +369,11 @@ func TestTogetherInDump(t *testing.T) {
 	task = w.Spawn(byValue)
 	w.settle()
 	assert.Equal(t, "*sm_test.wrapper(?) > *sm.All(1 of 1 running)", task.Chain())
+
+	w = newWorld(t)
+	task = w.Spawn(&wrapper{})
+	assert.Equal(t, "*sm_test.wrapper(?)", task.Chain(), "one that was not started is not active")
+	assert.NoError(t, new(sm.All).Err())
 }
 
 type wrapper struct{ all sm.All }

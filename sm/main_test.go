@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	before := runtime.NumGoroutine()
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzing machinery has goroutines of its own
+	}
 	// A goroutine that has done its work may need a moment to be gone.
 	for patience := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(patience) {

@@ -447,7 +447,7 @@ func (s *Scheduler) recovered() {
 	if v := recover(); v != nil {
 		err = &PanicError{Value: v, Stack: debug.Stack(), Chain: t.Chain()}
 	} else {
-		s.putBack() // this turn ends here
+		s.putBack()
 	}
 	s.current, s.stack = nil, nil
 	if t.phase == phaseEnded {
@@ -457,13 +457,14 @@ func (s *Scheduler) recovered() {
 	s.finish(t, err, endPanicked)
 }
 
-// putBack makes what is left of the batch ready again, before what became
-// ready meanwhile.
+// putBack ends a turn early: what is left of its batch is ready again, before
+// what became ready meanwhile.
 func (s *Scheduler) putBack() {
 	for t := s.ready.pop(); t != nil; t = s.ready.pop() {
 		s.batch.push(t)
 	}
 	s.ready, s.batch = s.batch, ring{}
+	s.unbound()
 }
 
 // Admit begins an operation of the current step and reports whether the step's

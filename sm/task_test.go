@@ -976,9 +976,11 @@ func TestTaskWhoseParkPanicsIsEnded(t *testing.T) {
 
 func TestTaskGoexitEndsTheTaskAndKeepsTheOthers(t *testing.T) {
 	w := newWorld(t)
-	task := w.Spawn(&fake{step: func(*sm.Task) sm.Await { runtime.Goexit(); return sm.Done }})
+	task := w.Spawn(&fake{step: func(*sm.Task) sm.Await { w.Spawn(answers()); runtime.Goexit(); return sm.Done }})
 	neighbour := answers(sm.Yield)
 	w.Spawn(neighbour)
+	ready := answers()
+	w.Spawn(ready)
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -988,8 +990,11 @@ func TestTaskGoexitEndsTheTaskAndKeepsTheOthers(t *testing.T) {
 	assert.True(t, task.Ended())
 	assert.EqualError(t, task.Err(), "stepio: step called runtime.Goexit")
 	assert.Len(t, w.reported(), 1)
+	w.Spend(1 << 40)
+	assert.True(t, w.Admit(), "no step is running, so there is no budget")
 	assert.True(t, w.Busy(), "the rest of the batch is still to be run")
-	w.settle() // on another goroutine
+	assert.Equal(t, 3, w.Turn(), "on another goroutine: what is left, then what became ready")
+	w.settle()
 	assert.Equal(t, 2, neighbour.steps)
 }
 

@@ -276,3 +276,51 @@ func (o *once) Step(t *sm.Task) sm.Await {
 	o.ready, o.woken, o.waitErr = t.Ready(), t.Woken(), t.WaitErr()
 	return sm.Done
 }
+
+// echoFrame is the echo of the package comment: it stands for
+//
+//	for (;;) { n = co_await sock.read(buf); if (!n) break; co_await sock.write(buf, n); }
+type echoFrame struct {
+	conn  *TCPConn
+	out   WriteAll
+	state echoState
+}
+
+type echoState uint8
+
+const (
+	echoReading echoState = iota
+	echoWriting
+)
+
+func (e *echoFrame) Step(t *sm.Task) sm.Await {
+	for {
+		switch e.state {
+		case echoReading:
+			n, err := e.conn.Read(t.Scratch())
+			if err == ErrWouldBlock {
+				return e.conn.Readable()
+			}
+			if err != nil {
+				return sm.Done
+			}
+			e.out.Start(e.conn, t.Scratch()[:n])
+			e.state = echoWriting
+		case echoWriting:
+			if a := e.out.Step(t); a.Pending() {
+				return a
+			}
+			if e.out.Err() != nil {
+				return sm.Done
+			}
+			e.state = echoReading
+		default:
+			panic(fmt.Sprintf("echoFrame.Step: state %d", e.state))
+		}
+	}
+}
+
+func (e *echoFrame) Close() error {
+	_ = e.out.Close() // never fails
+	return e.conn.Close()
+}

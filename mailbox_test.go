@@ -82,10 +82,10 @@ func TestLoopCloseRunsWhatWasPosted(t *testing.T) {
 
 // A nil answer means that fn runs exactly once, whatever else happens.
 func TestTrapPostFromManyGoroutinesDuringStop(t *testing.T) {
-	for range 50 {
+	for range 10 {
 		w := newTestLoop(t)
 		w.run()
-		const posters = 8
+		const posters = 4
 		var accepted, ran [posters]int
 		var begun, done sync.WaitGroup
 		for i := range posters {
@@ -163,7 +163,7 @@ func TestLoopWakesAreNotLost(t *testing.T) {
 				return sm.Park
 			})
 			w.run()
-			for range 5000 {
+			for range 2000 {
 				c.send(w, f.task.Waker(), ran)
 				select {
 				case <-ran:

@@ -87,10 +87,10 @@ func (s *Stack) Err() error { return s.err }
 
 // pop takes the innermost frame, which is done, off the stack and closes it.
 func (s *Stack) pop() {
-	frame := s.take()
-	if f, ok := frame.(failer); ok && len(s.frames) == 0 {
+	if f, ok := s.frames[0].(failer); ok && len(s.frames) == 1 {
 		s.err = f.Err()
 	}
+	frame := s.take()
 	if c, ok := frame.(closer); ok {
 		s.closed(c.Close())
 	}

@@ -133,7 +133,7 @@ func (f *goDepth) Step(*sm.Task) sm.Await { *f.depth = goStackDepth(); return sm
 
 func TestStackDeepRecursion(t *testing.T) {
 	w := newWorld(t)
-	const depth = 200_000
+	const depth = 100_000
 	measured := 0
 	f := &dive{depth: depth, bottom: func() sm.Frame { return &goDepth{&measured} }}
 	s := new(sm.Stack)
@@ -286,6 +286,22 @@ func TestStackErrIsThatOfItsOutermostFrame(t *testing.T) {
 
 	s.Start(answers())
 	assert.NoError(t, s.Err(), "started again")
+}
+
+// mute is a frame whose Err panics, when it is asked.
+type mute struct{ fake }
+
+func (f *mute) Err() error { panic("Err") }
+
+func TestStackClosesAFrameWhoseErrPanics(t *testing.T) {
+	w := newWorld(t)
+	f := &mute{fake{step: done}}
+	task := w.Spawn(stackOf(f))
+	w.Turn()
+	var p *sm.PanicError
+	require.ErrorAs(t, task.Err(), &p)
+	assert.Equal(t, 1, f.closes)
+	assert.Len(t, w.reported(), 1)
 }
 
 func TestStackIsAFrameLikeAnyOther(t *testing.T) {

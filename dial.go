@@ -129,8 +129,11 @@ func (d *Dial) look() (connected bool, err error) {
 		return false, os.NewSyscallError("connect", syscall.Errno(value))
 	}
 	far, errno := d.loop.sys.remoteAddr(fd)
-	if errno == unix.ENOTCONN {
+	switch errno {
+	case unix.ENOTCONN:
 		return false, nil
+	case unix.EINVAL: // macOS, of a socket whose both directions are over: it was reset after all
+		errno = unix.ECONNRESET
 	}
 	if errno != 0 {
 		return false, os.NewSyscallError("getpeername", errno)

@@ -125,6 +125,9 @@ func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 		err = l.poller.modify(fd, key(fd, s.gen), s.armed, want, edge)
 	}
 	if err != nil {
+		if s.flags&slotRegistered != 0 && s.waiters.Empty() {
+			l.leave(s, fd) // what is left of the registration is not known: the next wait begins anew
+		}
 		return err
 	}
 	if !sameMode {

@@ -238,7 +238,7 @@ func (l *Loop) Post(fn func()) error {
 	if fn == nil {
 		panic("stepio: Loop.Post: nil function")
 	}
-	return l.mail.put(fn)
+	return l.mail.put(fn, MaxPosts)
 }
 
 // Readable waits until fd can be read, level-triggered. The descriptor may be

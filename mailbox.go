@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -26,14 +27,17 @@ type mailbox struct {
 	ring   poller // nil once its descriptors are closed
 }
 
-// put queues fn.
-func (m *mailbox) put(fn func()) error {
+// unbounded is the bound of what has one of its own.
+const unbounded = math.MaxInt
+
+// put queues fn, unless bound functions are in the queue.
+func (m *mailbox) put(fn func(), bound int) error {
 	m.mu.Lock()
 	switch {
 	case m.closed:
 		m.mu.Unlock()
 		return ErrLoopClosed
-	case len(m.posts) >= MaxPosts:
+	case len(m.posts) >= bound:
 		m.mu.Unlock()
 		return ErrQueueFull
 	}

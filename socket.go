@@ -57,6 +57,7 @@ func (s *socket) readRefused() error {
 	case s.errno != 0:
 		errno := syscall.Errno(s.errno)
 		s.errno = 0
+		s.slot().readStopped() // a datagram's error may have more behind it
 		return s.opError("read", errno)
 	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.read):
 		return s.netError("read", os.ErrDeadlineExceeded)

@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
@@ -29,7 +30,8 @@ import (
 type Job[T any] struct {
 	// Drop, where it is set before Start, gets a result that nobody waits for any
 	// more: a file to close, a connection to give back. It runs on the worker or
-	// on the loop, whoever is later.
+	// on the loop, whoever is later: a panic in it is logged there, and the error
+	// of Close here. A function that failed leaves nothing to drop.
 	Drop func(T)
 
 	pool  *Pool
@@ -96,7 +98,7 @@ func (j *Job[T]) Start(pool *Pool, fn func() (T, error)) {
 
 // TrySubmit is Start with an answer at once: ErrQueueFull when the task would
 // have to wait in line, ErrPoolClosed after the pool's Stop. After nil, Step
-// waits for the result.
+// waits for the result. t is the task that will step the Job.
 func (j *Job[T]) TrySubmit(t *sm.Task, pool *Pool, fn func() (T, error)) error {
 	j.Start(pool, fn)
 	if err := j.submit(t, false); err != nil {
@@ -106,17 +108,22 @@ func (j *Job[T]) TrySubmit(t *sm.Task, pool *Pool, fn func() (T, error)) error {
 	return nil
 }
 
+// errJobGoexit is the error of a function that ended its worker's goroutine.
+var errJobGoexit = errors.New("stepio: job called runtime.Goexit")
+
 func (j *Job[T]) submit(t *sm.Task, patient bool) error {
 	j.cell.waker = t.Waker()
 	j.cell.phase.Store(cellQueued)
 	if err := j.pool.submit(&j.cell.errand, patient); err != nil {
+		j.cell.clear()
 		return err
 	}
 	j.state = jobWaiting
 	return nil
 }
 
-// Step runs until the function has returned.
+// Step runs until the function has returned. It panics when another task steps
+// the Job than the one that has submitted it, and that the worker will wake.
 func (j *Job[T]) Step(t *sm.Task) sm.Await {
 	switch j.state {
 	case jobSubmitting:
@@ -126,6 +133,9 @@ func (j *Job[T]) Step(t *sm.Task) sm.Await {
 		return sm.Park
 	case jobWaiting:
 		c := j.cell
+		if c.waker != t.Waker() {
+			panic("stepio: Job.Step: submitted by another task")
+		}
 		if c.phase.Load() != cellDone {
 			return sm.Park
 		}
@@ -162,18 +172,21 @@ func (j *Job[T]) Result() (T, error) {
 func (j *Job[T]) Err() error { return j.err }
 
 // Close gives up waiting: a function that no worker has taken yet never runs,
-// and the result of one that runs goes to Drop.
+// and the result of one that runs goes to Drop. A Job that is done keeps its
+// result: who runs it by All, Any or Call reads it after the Job's task has
+// ended. The error is a *sm.PanicError of Drop, when that is called here.
 func (j *Job[T]) Close() error {
-	if j.state != jobWaiting {
+	if j.state != jobWaiting && j.state != jobSubmitting {
 		return nil
 	}
-	c := j.cell
+	c, submitted := j.cell, j.state == jobWaiting
 	j.state, j.cell = jobIdle, nil
 	switch {
+	case !submitted:
 	case j.pool.withdraw(&c.errand, func() bool { return c.phase.Load() == cellQueued }):
 	case c.phase.CompareAndSwap(cellRunning, cellAbandoned): // the worker drops the result
 	default:
-		c.discard()
+		return c.discard()
 	}
 	return nil
 }
@@ -183,7 +196,7 @@ func (c *cell[T]) start() { c.phase.Store(cellRunning) }
 
 // do runs the function on a worker.
 func (c *cell[T]) do() {
-	c.err = fmt.Errorf("stepio: job called runtime.Goexit")
+	c.err = errJobGoexit // until it has returned
 	defer c.deliver()
 	c.call()
 }
@@ -204,15 +217,24 @@ func (c *cell[T]) deliver() {
 		waker.Wake()
 		return
 	}
-	c.discard()
+	if err := c.discard(); err != nil {
+		logReport(nil, err)
+	}
 }
 
-// discard gives a result that nobody waits for to Drop. A job that failed has none.
-func (c *cell[T]) discard() {
+// discard gives a result that nobody waits for to Drop. A job that failed has
+// none. The error is Drop's panic.
+func (c *cell[T]) discard() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = newPanicError(v)
+		}
+		c.clear()
+	}()
 	if c.drop != nil && c.err == nil {
 		c.drop(c.value)
 	}
-	c.clear()
+	return nil
 }
 
 // clear lets go of what the cell refers to.

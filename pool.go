@@ -183,5 +183,6 @@ func (p *Pool) Stop() {
 }
 
 // Join waits until the pool is stopped and all its work is done. No goroutine
-// is left then.
+// is left then. A function that the pool runs must not call it: it would wait
+// for itself.
 func (p *Pool) Join() { p.running.Wait() }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -204,21 +205,27 @@ func (s *Server) newPool(workers int) *stepio.Pool {
 func (s *Server) ListenTCP(handle func(*stepio.Loop, *stepio.TCPListener)) (netip.AddrPort, error) {
 	return listen(s, func(l *stepio.Loop, addr netip.AddrPort, shared bool) (*stepio.TCPListener, error) {
 		return stepio.ListenTCP(l, addr, stepio.ListenOptions{ReusePort: shared})
-	}, handle)
+	}, (*stepio.TCPListener).Addr, handle)
 }
 
-// socket is what listens.
-type socket interface {
-	Addr() netip.AddrPort
-	Close() error
+// ListenUDP opens a socket on every loop, and has each handle its own.
+func (s *Server) ListenUDP(handle func(*stepio.Loop, *stepio.UDPConn)) (netip.AddrPort, error) {
+	return listen(s, func(l *stepio.Loop, addr netip.AddrPort, shared bool) (*stepio.UDPConn, error) {
+		return stepio.ListenUDP(l, addr, stepio.ListenUDPOptions{ReusePort: shared, ReadBuffer: burst})
+	}, (*stepio.UDPConn).LocalAddr, handle)
 }
+
+// burst is how many bytes of datagrams the kernel is asked to keep while the
+// loop is busy. What comes on top of them is lost, and the kernel may grant less.
+const burst = 1 << 20
 
 // listen opens a socket on every loop, and has each handle its own. They share
 // the address by SO_REUSEPORT, which would also let a second server in on it:
 // so the first loop asks for the address alone, before.
-func listen[S socket](
+func listen[S io.Closer](
 	s *Server,
 	open func(l *stepio.Loop, addr netip.AddrPort, shared bool) (S, error),
+	addrOf func(S) netip.AddrPort,
 	handle func(*stepio.Loop, S),
 ) (netip.AddrPort, error) {
 	addr, shared := s.Addr, s.Group.Len() > 1
@@ -228,7 +235,7 @@ func listen[S socket](
 			if err != nil {
 				return err
 			}
-			addr = alone.Addr() // with the port, where the kernel chose it
+			addr = addrOf(alone) // with the port, where the kernel chose it
 			if err := alone.Close(); err != nil {
 				return err
 			}
@@ -237,7 +244,7 @@ func listen[S socket](
 		if err != nil {
 			return err
 		}
-		addr = own.Addr()
+		addr = addrOf(own)
 		handle(l, own)
 		return nil
 	})

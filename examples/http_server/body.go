@@ -8,11 +8,11 @@ import (
 	"github.com/stepio-go/stepio/sm"
 )
 
-// maxLine is the longest line of a chunk's size with its extensions, and
-// maxTrailer the longest trailer section, in bytes.
+// How many bytes the parts of a chunked body may have that are no data.
 const (
-	maxLine    = 4 << 10
-	maxTrailer = maxHead
+	maxDigits  = 16      // a chunk's size: 64 bits
+	maxLine    = 4 << 10 // the same, with extensions
+	maxTrailer = maxHead // all trailer fields
 )
 
 // body is the frame that reads past a request's body, of a known length or in
@@ -148,7 +148,7 @@ func (b *body) after(c byte) bodyState {
 			if b.left > b.room {
 				return b.refuse(http.StatusRequestEntityTooLarge) // so left never overflows
 			}
-			return b.count(bodySize, maxLine, http.StatusBadRequest)
+			return b.count(bodySize, maxDigits, http.StatusBadRequest)
 		case b.line == 0:
 			return b.refuse(http.StatusBadRequest) // no digit
 		}

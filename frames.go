@@ -141,7 +141,8 @@ func (c *Copy) Close() error { return c.out.Close() }
 // reads and drops what still comes until the peer has finished or a deadline
 // has passed, and closes. So what was written reaches the peer even when it has
 // sent what nobody read: an early close would turn that into a reset, which
-// takes the output along (RFC 1122, 4.2.2.13).
+// takes the output along (RFC 1122, 4.2.2.13). Its deadline takes the place of
+// the connection's own, which may be what has ended it.
 type Linger struct {
 	conn  *TCPConn
 	until time.Time
@@ -172,6 +173,9 @@ func (l *Linger) Step(t *sm.Task) sm.Await {
 		case lingerEnding:
 			if err := l.conn.CloseWrite(); err != nil {
 				return l.end() // gone already: nothing to wait for
+			}
+			if err := l.conn.SetDeadline(time.Time{}); err != nil {
+				return l.end()
 			}
 			l.state = lingerDraining
 		case lingerDraining:

@@ -206,7 +206,8 @@ func (l *Loop) release(fd int, cause error, closing bool) (err error) {
 	if s == nil {
 		return nil
 	}
-	if s.flags&slotRegistered != 0 && (!closing || s.flags&slotForeign != 0) {
+	stays := !closing || s.flags&slotForeign != 0
+	if s.flags&slotRegistered != 0 && stays && l.state.Load() != loopClosed { // else the poller is gone, or about to go
 		err = l.poller.remove(fd, s.armed)
 	}
 	s.gen++

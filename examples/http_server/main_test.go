@@ -198,6 +198,7 @@ func undated(text string) string { return dateField.ReplaceAllString(text, "Date
 type response struct {
 	status int
 	header http.Header
+	closes bool // Connection: close, which ReadResponse takes out of the header
 	body   string
 }
 
@@ -208,7 +209,7 @@ func read(t testing.TB, r *bufio.Reader, method string) response {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	assert.Len(t, resp.Header["Date"], 1)
-	return response{resp.StatusCode, resp.Header, string(body)}
+	return response{resp.StatusCode, resp.Header, resp.Close, string(body)}
 }
 
 // parse is the responses that text consists of. The methods are those of the

@@ -172,6 +172,7 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 			s.readEmptied()
 			return -1, ErrWouldBlock
 		case exhausted(errno):
+			s.readStopped() // the connection waits on, and makes no second edge
 			ln.rest()
 			return -1, ErrWouldBlock
 		case !passing(errno):

@@ -15,7 +15,11 @@ import (
 // are a listener a loop on one address, with ListenOptions.ReusePort, and one
 // acceptor that posts descriptors to Next.
 //
-// Its methods may be called from any goroutine.
+// A loop that ends, because it fails or is stopped, stops the others: a server
+// that has lost some of its loops is not left running. Join returns the error.
+//
+// Its methods may be called from any goroutine; Each and Join, which wait for
+// the loops, not from one of these.
 type Group struct {
 	loops []*Loop
 	errs  []error // of each Run, after running
@@ -25,6 +29,9 @@ type Group struct {
 	closing sync.Once
 	err     error // of Join
 }
+
+// errLoopGoexit is the error of a loop whose goroutine was ended.
+var errLoopGoexit = errors.New("stepio: function called runtime.Goexit on a loop")
 
 // NewGroup makes n loops and runs them; n <= 0 means one a processor
 // (runtime.GOMAXPROCS). The error is NewLoop's.
@@ -45,6 +52,8 @@ func NewGroup(n int, options ...LoopOption) (*Group, error) {
 	}
 	for i, l := range g.loops {
 		g.running.Go(func() {
+			defer g.Stop()
+			g.errs[i] = errLoopGoexit // until Run has returned
 			g.errs[i] = l.Run()
 		})
 	}
@@ -61,15 +70,15 @@ func (g *Group) Next() *Loop {
 
 // Each calls fn for every loop, on that loop, one after the other, and returns
 // when the last has returned: to listen on each, for instance. The first error
-// ends it and is returned; ErrLoopClosed after Stop. It must not be called from
-// one of the loops, which would wait for itself.
+// ends it and is returned: fn's, a *sm.PanicError when fn panics, ErrLoopClosed
+// after Stop.
 func (g *Group) Each(fn func(i int, l *Loop) error) error {
 	for i, l := range g.loops {
 		done := make(chan error, 1)
 		if err := l.Post(func() {
-			err := errors.New("stepio: Group.Each: the function panicked")
+			err := errLoopGoexit // until fn has returned
 			defer func() { done <- err }()
-			err = fn(i, l)
+			err = guarded(func() error { return fn(i, l) })
 		}); err != nil {
 			return err
 		}
@@ -78,6 +87,16 @@ func (g *Group) Each(fn func(i int, l *Loop) error) error {
 		}
 	}
 	return nil
+}
+
+// guarded calls fn and makes a panic its error.
+func guarded(fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = newPanicError(v)
+		}
+	}()
+	return fn()
 }
 
 // Stop stops every loop: see Loop.Stop.

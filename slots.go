@@ -224,6 +224,17 @@ func (s *slot) readEmptied() {
 	}
 }
 
+// readShort notes that a read has returned less than it had room for: it has
+// emptied the descriptor, unless something follows that makes no event of its
+// own. Data and FIN in one event leave no second edge.
+func (s *slot) readShort() {
+	if s.flags&slotRestless != 0 {
+		s.readStopped()
+		return
+	}
+	s.readEmptied()
+}
+
 // readStopped notes that a read stopped while there may be more: an edge has
 // been used up that the next edge-triggered wait must find.
 func (s *slot) readStopped() {

@@ -320,6 +320,31 @@ func TestTrapDataAndFINInOneEdge(t *testing.T) {
 	}
 }
 
+// A frame that waits again after a short read, without having been told that
+// the next would block, finds the end that came with the data.
+func TestSlotEndAfterAShortReadOfItsEdge(t *testing.T) {
+	w := newTestLoop(t)
+	conn, peer := w.pair()
+	var got []byte
+	var end error
+	f := w.spawn(func(task *sm.Task) sm.Await {
+		n, err := conn.Read(task.Scratch())
+		got = append(got, task.Scratch()[:n]...)
+		if err == nil || err == ErrWouldBlock {
+			return conn.ReadableET()
+		}
+		end = err
+		return sm.Done
+	})
+	w.turns(1)
+	peer.send([]byte("last words"))
+	peer.closeWrite()
+	pollFD(conn.FD(), pollEnd, patience)
+	w.ended(f.task)
+	assert.Equal(t, "last words", string(got))
+	assert.Equal(t, io.EOF, end)
+}
+
 // The FIN comes after the loop has seen the data's edge, and before the read.
 func TestSlotEndBetweenEdgeAndRead(t *testing.T) {
 	w := newTestLoop(t)

@@ -74,7 +74,7 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	case n == 0:
 		return 0, io.EOF
 	case n < len(p):
-		s.readEmptied()
+		s.readShort()
 	default:
 		s.readStopped()
 	}

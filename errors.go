@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"syscall"
 )
 
 // Expected outcomes are bare sentinels, so that == tells them apart; failures
@@ -38,15 +36,13 @@ var (
 	// into: its beginning is there, the rest is lost.
 	ErrTruncated = errors.New("stepio: datagram truncated")
 
-	// ErrTooLong says that an Input would have to hold more than its limit.
+	// ErrTooLong is for the frames of a protocol to fail with, when an Input
+	// holds more than they allow. An Input has no limit of its own, and nothing
+	// in this package answers it.
 	ErrTooLong = errors.New("stepio: message too long")
 )
 
-// opError wraps errno as package net does.
-func opError(op, network, call string, errno syscall.Errno, near, far netip.AddrPort) error {
-	return netError(op, network, os.NewSyscallError(call, errno), near, far)
-}
-
+// netError wraps err as package net does.
 func netError(op, network string, err error, near, far netip.AddrPort) error {
 	return &net.OpError{Op: op, Net: network, Source: netAddr(network, near), Addr: netAddr(network, far), Err: err}
 }

@@ -386,7 +386,8 @@ func TestConnCutsOffWhoTakesTooLong(t *testing.T) {
 			site, err := loadSite("")
 			require.NoError(t, err)
 			s := serve(t, site, limits)
-			client, began := s.dial(), time.Now()
+			began := time.Now()
+			client := s.dial()
 			tell(t, client, c.start)
 			closed := make(chan struct{})
 			if c.dribble != "" {

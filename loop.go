@@ -32,6 +32,8 @@ type Loop struct {
 	starved []*TCPListener // backing off for lack of descriptors or memory
 	spares  spareBuffers
 	batch   *batchBuffers // for datagrams, made when first needed
+
+	deadlines spareDeadlines
 }
 
 // The values of Loop.state.

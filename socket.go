@@ -41,6 +41,30 @@ func (n network) typeName() string { return [...]string{"TCPConn", "UDPConn"}[n]
 // deadlines of a socket, after which its operations fail. Zero: none.
 type deadlines struct{ read, write time.Time }
 
+// spareDeadlines are a loop's deadlines that no socket has: a server that sets
+// and clears one a request allocates none.
+type spareDeadlines []*deadlines
+
+// maxSpareDeadlines bounds them: 48 KiB a loop.
+const maxSpareDeadlines = 1 << 10
+
+func (p *spareDeadlines) take() *deadlines {
+	last := len(*p) - 1
+	if last < 0 {
+		return new(deadlines)
+	}
+	d := (*p)[last]
+	*p = (*p)[:last]
+	return d
+}
+
+// give takes d back, which may be nil.
+func (p *spareDeadlines) give(d *deadlines) {
+	if d != nil && len(*p) < maxSpareDeadlines {
+		*p = append(*p, d)
+	}
+}
+
 // check panics, in check mode, when a method is called on another goroutine
 // than the loop's.
 func (s *socket) check(method string) {
@@ -161,9 +185,11 @@ func (s *socket) setDeadlines(read, write *time.Time) error {
 	}
 	switch {
 	case d.read.IsZero() && d.write.IsZero():
+		s.loop.deadlines.give(s.deadlines)
 		s.deadlines = nil
 	case s.deadlines == nil:
-		s.deadlines = &deadlines{d.read, d.write}
+		s.deadlines = s.loop.deadlines.take()
+		fallthrough
 	default:
 		*s.deadlines = d
 	}
@@ -184,6 +210,7 @@ func (s *socket) close() error {
 // forget makes the socket a closed one and returns its descriptor.
 func (s *socket) forget() (fd int) {
 	fd = int(s.fd)
+	s.loop.deadlines.give(s.deadlines)
 	s.fd, s.errno, s.deadlines = -1, 0, nil
 	return fd
 }

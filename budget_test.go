@@ -1,0 +1,271 @@
+//go:build linux || darwin
+
+package stepio
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// A task that never waits, only reads and yields, finds what arrives: nothing
+// that is remembered of a drained socket may outlive what would end it.
+func TestTrapAReadAndAYieldWithoutAnAwaitStillProgress(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		first func(*TCPConn) sm.Await // what it waits for once, before
+	}{
+		{"never awaited", func(*TCPConn) sm.Await { return sm.Yield }},
+		{"awaited once, level-triggered", (*TCPConn).Readable},
+		{"awaited once, edge-triggered", (*TCPConn).ReadableET},
+		{"awaited once for writing", (*TCPConn).Writable},
+		{"awaited once for both", func(c *TCPConn) sm.Await { return c.Wait(sm.Read | sm.Write) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newTestLoop(t)
+			conn, peer := w.pair()
+			got, awaited := 0, false
+			f := w.spawn(func(task *sm.Task) sm.Await {
+				for got < 10 {
+					n, err := conn.Read(task.Scratch())
+					got += n
+					if err == ErrWouldBlock {
+						if !awaited {
+							awaited = true
+							return c.first(conn)
+						}
+						return sm.Yield
+					}
+					require.NoError(t, err)
+				}
+				return sm.Done
+			})
+			w.turns(2)
+			for i := range 10 {
+				peer.send([]byte("x"))
+				w.until("read", func() bool { return got == i+1 })
+				w.turns(3)
+			}
+			w.ended(f.task)
+		})
+	}
+}
+
+// No peer can starve the others, whatever the handler does: one flooder moved
+// another's median from 36 to 2,969 µs in the original.
+func TestDefectAFlooderStarvesTheOthers(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		ops, bytes int
+		maxRead    int
+		most       int // reads a step
+		handler    func(conn *TCPConn, task *sm.Task) (sm.Await, bool)
+	}{
+		{"by its number of reads", 8, 0, 10, 8, func(conn *TCPConn, task *sm.Task) (sm.Await, bool) {
+			_, err := conn.Read(task.Scratch())
+			return conn.Readable(), err == ErrWouldBlock
+		}},
+		{"by its bytes", 0, 1000, 100, 10, func(conn *TCPConn, task *sm.Task) (sm.Await, bool) {
+			_, err := conn.Read(task.Scratch())
+			return conn.Readable(), err == ErrWouldBlock
+		}},
+		{"edge-triggered", 8, 0, 10, 8, func(conn *TCPConn, task *sm.Task) (sm.Await, bool) {
+			_, err := conn.ReadET(task.Scratch()[:15])
+			return conn.ReadableET(), err == ErrWouldBlock
+		}},
+		{"and whatever it answers when it is refused", 8, 0, 10, 8, func(conn *TCPConn, task *sm.Task) (sm.Await, bool) {
+			_, err := conn.Read(task.Scratch())
+			return sm.Park, err == ErrWouldBlock
+		}},
+		{"and however often it asks", 8, 0, 10, 8, func(conn *TCPConn, task *sm.Task) (sm.Await, bool) {
+			refused := 0
+			for refused < 100 {
+				if _, err := conn.Read(task.Scratch()); err == ErrWouldBlock {
+					refused++
+				}
+			}
+			return sm.Park, true
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newFaultyLoop(t, WithBudget(c.ops, c.bytes))
+			w.faults.maxRead = c.maxRead
+			conn, peer := w.pair()
+			peer.send(make([]byte, 100*c.maxRead*c.most)) // all of it is there, and never ends here
+			arrived(conn)
+			flooder := w.spawn(func(task *sm.Task) sm.Await {
+				for {
+					if a, blocked := c.handler(conn, task); blocked {
+						return a
+					}
+				}
+			})
+			other := w.spawn(func(*sm.Task) sm.Await { return sm.Yield })
+			w.turns(1)
+			for range 20 {
+				steps := flooder.steps
+				reads := w.faults.during(func() { w.turns(1) }, callRead)
+				assert.Equal(t, steps+1, flooder.steps, "the flooder goes on in the next turn")
+				assert.Equal(t, c.most, reads)
+			}
+			assert.GreaterOrEqual(t, other.steps, 20, "so does the other")
+		})
+	}
+}
+
+// A draining call that stops at the budget does not lose the edge.
+func TestReadETStopsAtTheBudgetAndKeepsTheEdge(t *testing.T) {
+	w := newTestLoop(t, WithBudget(3, 0))
+	conn, peer := w.pair()
+	got := 0
+	f := w.spawn(func(task *sm.Task) sm.Await {
+		for {
+			n, err := conn.ReadET(task.Scratch()[:10])
+			if got += n; got == 1000 {
+				return sm.Done
+			}
+			if err != nil {
+				require.Equal(t, ErrWouldBlock, err)
+				return conn.ReadableET()
+			}
+		}
+	})
+	w.turns(1)
+	peer.send(make([]byte, 1000))
+	w.ended(f.task)
+	assert.GreaterOrEqual(t, f.steps, 1000/30)
+}
+
+func TestAcceptETStopsAtTheBudgetAndKeepsTheEdge(t *testing.T) {
+	w := newFaultyLoop(t, WithBudget(3, 0))
+	ln := w.listen(ListenOptions{})
+	var conns []*TCPConn
+	f := w.spawn(func(*sm.Task) sm.Await {
+		batch, err := ln.AcceptET(nil)
+		if err != nil {
+			require.Equal(t, ErrWouldBlock, err)
+		}
+		assert.LessOrEqual(t, len(batch), 3)
+		conns = append(conns, batch...)
+		w.conns = append(w.conns, batch...)
+		if len(conns) == 20 {
+			return sm.Done
+		}
+		return ln.ReadableET()
+	})
+	w.turns(1)
+	for range 20 {
+		connect(t, ln.Addr())
+	}
+	w.ended(f.task)
+}
+
+// A write that the budget refuses goes on in the next turn, level and edge.
+func TestWriteStopsAtTheBudgetAndGoesOn(t *testing.T) {
+	for name, wait := range map[string]func(*TCPConn) sm.Await{
+		"level-triggered": (*TCPConn).Writable, "edge-triggered": (*TCPConn).WritableET,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t, WithBudget(2, 0))
+			conn, peer := w.pair()
+			sent := 0
+			f := w.spawn(func(*sm.Task) sm.Await {
+				for sent < 100 {
+					n, err := conn.Write([]byte("x"))
+					sent += n
+					if err == ErrWouldBlock {
+						return wait(conn)
+					}
+					require.NoError(t, err)
+				}
+				return sm.Done
+			})
+			w.ended(f.task)
+			assert.Len(t, peer.recv(100), 100)
+			assert.GreaterOrEqual(t, f.steps, 50)
+		})
+	}
+}
+
+// Outside a step there is no budget: a posted function may do as it likes.
+func TestBudgetIsOfSteps(t *testing.T) {
+	w := newFaultyLoop(t, WithBudget(2, 10))
+	conn, peer := w.pair()
+	peer.send(make([]byte, 1000))
+	arrived(conn)
+	got := 0
+	w.spawn(func(task *sm.Task) sm.Await { _, _ = conn.Read(make([]byte, 1)); return sm.Yield })
+	w.turns(2)
+	require.NoError(t, w.Post(func() {
+		for range 100 {
+			n, err := conn.Read(make([]byte, 5))
+			require.NoError(t, err)
+			got += n
+		}
+	}))
+	require.NoError(t, w.turn())
+	assert.Equal(t, 500, got)
+}
+
+// Synchronous completions nested on the original's stack, so that one peer that
+// sent fast enough overflowed it.
+func TestDefectSynchronousCompletionsNest(t *testing.T) {
+	w := newFaultyLoop(t, WithBudget(1<<30, 1<<30))
+	w.faults.maxRead = 1
+	conn, peer := w.pair()
+	const n = 5_000
+	peer.send(make([]byte, n))
+	peer.closeWrite()
+	depths, callers := map[int]bool{}, make([]uintptr, 1000)
+	var echo echoFrame
+	echo.conn = conn
+	f := w.spawn(func(task *sm.Task) sm.Await {
+		depths[runtime.Callers(0, callers)] = true
+		return echo.Step(task)
+	})
+	var got int
+	w.alongside(func() {
+		data, _ := peer.recvUpTo(n)
+		got = len(data)
+	})
+	assert.Equal(t, n, got)
+	w.ended(f.task)
+	assert.Len(t, depths, 1, "every step has the same depth")
+}
+
+// The original scanned all tasks several times a turn: one active among 10,000
+// idle took seven times as long. Here an idle task is not looked at.
+func TestDefectIdleTasksCostTime(t *testing.T) {
+	perTurn := func(idle int) time.Duration {
+		w := newTestLoop(t)
+		tasks := make([]*fake, idle)
+		for i := range tasks {
+			if i%2 == 0 {
+				tasks[i] = w.spawn(nil)
+			} else {
+				tasks[i] = w.spawn(func(task *sm.Task) sm.Await { return task.SleepUntil(task.Now().Add(time.Hour)) })
+			}
+		}
+		w.spawn(func(*sm.Task) sm.Await { return sm.Yield })
+		w.turns(2)
+		best := time.Hour
+		for range 50 {
+			start := time.Now()
+			for range 20 {
+				require.NoError(t, w.turn())
+			}
+			best = min(best, time.Since(start)/20)
+		}
+		for _, f := range tasks {
+			assert.Equal(t, 1, f.steps)
+		}
+		return best
+	}
+	alone, among := perTurn(0), perTurn(10_000)
+	assert.Less(t, among, 3*alone+10*time.Microsecond, "%v alone, %v among 10,000", alone, among)
+}

@@ -148,7 +148,7 @@ func TestDefectCallbackThatThrowsEndsItsWorker(t *testing.T) {
 		"a panic":              func() { panic("thrown") },
 		"a panic with nil":     func() { panic(nil) },
 		"a panic in a defer":   func() { defer func() { panic("again") }(); panic("thrown") },
-		"a runtime error":      func() { var m map[int]int; m[1] = 1 },
+		"a runtime error":      func() { var none []int; _ = none[len(none)] },
 		"the goroutine's exit": runtime.Goexit,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,8 @@ func TestAwaitSaysWhatIsWaitedFor(t *testing.T) {
 
 func TestAwaitIsComparable(t *testing.T) {
 	when := time.Now().Add(time.Hour)
-	assert.True(t, sm.Wait(3, sm.Read).By(when) == sm.Wait(3, sm.Read).By(when))
+	a, b := sm.Wait(3, sm.Read).By(when), sm.Wait(3, sm.Read).By(when)
+	assert.True(t, a == b)
 	assert.False(t, sm.Wait(3, sm.Read).By(when) == sm.Wait(3, sm.Read).Until(when))
 	assert.False(t, sm.Wait(3, sm.Read) == sm.WaitEdge(3, sm.Read))
 }

@@ -1,5 +1,7 @@
 package sm_test
 
+//lint:file-ignore U1000 Dump reads the fields named state by reflection
+
 import (
 	"errors"
 	"strings"

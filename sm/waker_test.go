@@ -128,7 +128,8 @@ func TestWakerIsAValue(t *testing.T) {
 	zero.Wake() // wakes nobody
 	w := newWorld(t)
 	a, b := w.Spawn(new(fake)), w.Spawn(new(fake))
-	assert.True(t, a.Waker() == a.Waker())
+	first, second := a.Waker(), a.Waker()
+	assert.True(t, first == second)
 	assert.False(t, a.Waker() == b.Waker())
 	assert.False(t, a.Waker() == zero)
 }

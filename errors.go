@@ -35,11 +35,6 @@ var (
 	// ErrTruncated says that a datagram was longer than the buffer it was read
 	// into: its beginning is there, the rest is lost.
 	ErrTruncated = errors.New("stepio: datagram truncated")
-
-	// ErrTooLong is for the frames of a protocol to fail with, when an Input
-	// holds more than they allow. An Input has no limit of its own, and nothing
-	// in this package answers it.
-	ErrTooLong = errors.New("stepio: message too long")
 )
 
 // netError wraps err as package net does.

@@ -22,7 +22,6 @@ import (
 var variants = [][]string{
 	{"-loops", "1"},
 	{"-loops", "2"},
-	{"-loops", "1", "-workers", "2"},
 	{"-loops", "2", "-workers", "2"},
 }
 

@@ -84,7 +84,11 @@ func build() error {
 // command is the program with its arguments, and those that it needs.
 func (p program) command(ctx context.Context, args ...string) *exec.Cmd {
 	args = append(append([]string(nil), p.needs...), args...)
-	return exec.CommandContext(ctx, filepath.Join(binaries, p.name), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, p.name), args...)
+	if raceDetector { // it sleeps for a second before it exits, unless it is told not to
+		cmd.Env = append(cmd.Environ(), "GORACE=atexit_sleep_ms=0")
+	}
+	return cmd
 }
 
 // outcome is how a program ended by itself.

@@ -31,12 +31,17 @@ func TestSockaddrRoundTrip(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var sa unix.RawSockaddrAny
-			for i := range sa.Pad { // what was there before must not show
-				sa.Pad[i] = 0x55
+			raw := (*sockaddr)(unsafe.Pointer(&sa))
+			for i := range raw {
+				raw[i] = 0x55
 			}
 			length, err := AddrPortToSockaddr(&sa, netip.MustParseAddrPort(c.in))
 			require.NoError(t, err)
 			assert.Equal(t, c.length, length)
+			var clean sockaddr
+			_, errno := clean.put(netip.MustParseAddrPort(c.in))
+			require.Zero(t, errno)
+			assert.Equal(t, clean[:length], raw[:length], "what was there before does not show")
 			out, err := AddrPortFromSockaddr(&sa)
 			require.NoError(t, err)
 			assert.Equal(t, netip.MustParseAddrPort(c.out), out)

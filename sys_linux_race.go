@@ -22,16 +22,13 @@ func rawWrite(fd int, p []byte) (int, syscall.Errno) {
 	return max(n, 0), errnoOf(err)
 }
 
-// sawRead tells the detector that the kernel reads p: it reads p itself.
-func sawRead(p []byte) { _ = sum(p) }
-
+// sawRead tells the detector that the kernel reads p, as one range: byte by
+// byte, the later ones would push the earlier out of its memory.
+//
 //go:noinline
-func sum(p []byte) (s byte) {
-	for _, b := range p {
-		s ^= b
-	}
-	return s
-}
+func sawRead(p []byte) bool { return string(p) == nothing }
+
+var nothing string
 
 // sawWrite tells the detector that the kernel has written p: it copies p to
 // where it is, which the detector sees and nothing else does.

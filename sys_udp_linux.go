@@ -94,7 +94,6 @@ func (b *batchBuffers) receive(fd int, ds []Datagram) (n int, errno syscall.Errn
 		h := &b.headers[i].Hdr
 		h.Name = &b.addrs[i][0]
 		h.Namelen = uint32(len(b.addrs[i]))
-		h.Flags = 0
 	}
 	n, errno = b.call(unix.SYS_RECVMMSG, fd, len(ds))
 	for i := range ds[:n] {

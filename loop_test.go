@@ -163,7 +163,8 @@ func TestTrapSpawnInsideAStep(t *testing.T) {
 	assert.Equal(t, 1, child.closes)
 }
 
-func TestLoopReportsWhatNobodyWaitsFor(t *testing.T) {
+// A spawned task's error vanished in the original.
+func TestDefectASpawnedTasksErrorVanishes(t *testing.T) {
 	boom := errors.New("boom")
 	for _, c := range []struct {
 		name  string
@@ -203,7 +204,8 @@ func TestLoopReportsWhatNobodyWaitsFor(t *testing.T) {
 	}
 }
 
-func TestLoopPostedPanicIsReportedAndEndsNothing(t *testing.T) {
+// A callback that threw ended its worker.
+func TestDefectACallbackThatPanicsEndsItsLoop(t *testing.T) {
 	w := newTestLoop(t)
 	ran := 0
 	require.NoError(t, w.Post(func() { panic("boom") }))
@@ -236,6 +238,37 @@ func TestLoopNowIsThisTurns(t *testing.T) {
 	assert.GreaterOrEqual(t, inPost.Sub(start), 5*time.Millisecond, "in a posted function")
 	assert.GreaterOrEqual(t, inStep.Sub(start), 5*time.Millisecond, "in a step")
 	assert.Equal(t, inStep, inStepAgain)
+}
+
+// The original compacted its finished tasks while their destructors spawned.
+func TestDefectDestructorsThatSpawnCorruptTheTasks(t *testing.T) {
+	w := newTestLoop(t)
+	var frames []*fake
+	var spawnTwo func(depth int) func() error
+	spawnTwo = func(depth int) func() error {
+		return func() error {
+			for range 2 {
+				f := &fake{step: func(*sm.Task) sm.Await { return sm.Done }}
+				if depth > 0 {
+					f.close = spawnTwo(depth - 1)
+				}
+				frames = append(frames, f)
+				f.task = w.Spawn(f)
+			}
+			return nil
+		}
+	}
+	for range 10 {
+		f := &fake{step: func(*sm.Task) sm.Await { return sm.Done }, close: spawnTwo(4)}
+		frames = append(frames, f)
+		f.task = w.Spawn(f)
+	}
+	w.until("all have ended", func() bool { return w.Tasks() == 0 })
+	assert.Len(t, frames, 10*(1<<6-1))
+	for _, f := range frames {
+		assert.Equal(t, 1, f.steps)
+		assert.Equal(t, 1, f.closes)
+	}
 }
 
 func TestLoopDump(t *testing.T) {

@@ -59,7 +59,8 @@ func TestLoopPostThatPostsDoesNotStarve(t *testing.T) {
 	assert.Equal(t, 1, f.steps)
 }
 
-func TestLoopPostAfterStopIsRefused(t *testing.T) {
+// A post after stop was accepted by the original, and never ran.
+func TestDefectAPostAfterStopIsNeverRun(t *testing.T) {
 	w := newTestLoop(t)
 	w.Stop()
 	assert.Equal(t, ErrLoopClosed, w.Post(func() { t.Error("ran") }))

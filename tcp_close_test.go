@@ -115,31 +115,32 @@ func TestTrapCloseInsideAStep(t *testing.T) {
 		assert.NoError(t, ends[first])
 		assert.ErrorIs(t, ends[1-first], net.ErrClosed)
 	})
-	t.Run("of a reader that destroys the writer of its connection", func(t *testing.T) {
-		// A hang-up resumed both of them in the original, although the first had
-		// destroyed the second.
-		w := newTestLoop(t)
-		c, peer := w.pair()
-		for {
-			if _, err := c.Write(make([]byte, 1<<20)); err != nil {
-				break
-			}
+}
+
+// A hang-up resumed reader and writer in the original, although the first of
+// them had destroyed the second.
+func TestDefectHangUpResumesADestroyedTask(t *testing.T) {
+	w := newTestLoop(t)
+	c, peer := w.pair()
+	for {
+		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+			break
 		}
-		writer := &fake{step: func(*sm.Task) sm.Await { return c.Writable() }}
-		reader := w.spawn(func(task *sm.Task) sm.Await {
-			if task.Ready() == 0 {
-				return c.Readable()
-			}
-			writer.task.Destroy()
-			return sm.Done
-		})
-		writer.task = w.Spawn(writer)
-		w.turns(1)
-		peer.reset()
-		w.ended(reader.task, writer.task)
-		assert.Equal(t, 1, writer.steps, "nothing is stepped after it was destroyed")
-		assert.Equal(t, 1, writer.closes)
+	}
+	writer := &fake{step: func(*sm.Task) sm.Await { return c.Writable() }}
+	reader := w.spawn(func(task *sm.Task) sm.Await {
+		if task.Ready() == 0 {
+			return c.Readable()
+		}
+		writer.task.Destroy()
+		return sm.Done
 	})
+	writer.task = w.Spawn(writer)
+	w.turns(1)
+	peer.reset()
+	w.ended(reader.task, writer.task)
+	assert.Equal(t, 1, writer.steps, "nothing is stepped after it was destroyed")
+	assert.Equal(t, 1, writer.closes)
 }
 
 // Destroying a task that waits leaves nothing of it in the slot: the original

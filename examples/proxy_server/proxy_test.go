@@ -275,6 +275,23 @@ func TestSessionPassesHalfCloseOn(t *testing.T) {
 	}
 }
 
+func TestSessionEndsAtOnceWhenBothDirectionsHave(t *testing.T) {
+	const sessions = 10
+	s := newServer(t)
+	p := newProxy(t, s.Addr().String(), patience)
+	began := time.Now()
+	for range sessions {
+		client := p.client()
+		server := s.accept()
+		require.NoError(t, client.CloseWrite())
+		atEnd(t, server)
+		require.NoError(t, server.CloseWrite())
+		atEnd(t, client)
+		p.idle()
+	}
+	assert.Less(t, time.Since(began), sessions*lookEvery/2, "and not when a reset is looked for")
+}
+
 func TestSessionPassesHalfCloseOnBeforeItIsConnected(t *testing.T) {
 	s := newServer(t)
 	p := newProxy(t, s.Addr().String(), patience)

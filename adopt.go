@@ -15,7 +15,8 @@ import (
 // from net/http, as a connection of loop. conn is closed; its socket lives on.
 // Bytes that another reader has taken already, such as those that remain in the
 // bufio.ReadWriter of a Hijack, are the caller's to hand on: see Input.Put.
-// Deadlines are not taken over.
+// Deadlines are not taken over. A type of your own that embeds a *net.TCPConn is
+// taken for what it embeds.
 //
 // The error is conn's, for one that is closed, or that is no TCP socket of the
 // kernel (a *tls.Conn, a net.Pipe): conn is unchanged then. Loop only.
@@ -41,6 +42,12 @@ func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 	}
 	if dupErr != nil {
 		return nil, os.NewSyscallError("fcntl", dupErr)
+	}
+	// The mode is the socket's, not the descriptor's: who asked the connection's
+	// File for its Fd may have made it block.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd) // the first error is the one to return
+		return nil, os.NewSyscallError("fcntl", err)
 	}
 	if err := conn.Close(); err != nil {
 		_ = unix.Close(fd) // the first error is the one to return

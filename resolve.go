@@ -14,18 +14,27 @@ import (
 // It blocks: call it before the loop runs, or have a Job call it. The error is
 // package net's, a *net.DNSError for a name that is not found.
 func ResolveAddr(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	return resolveAddr(ctx, net.DefaultResolver, hostport)
+}
+
+func resolveAddr(ctx context.Context, resolver *net.Resolver, hostport string) ([]netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil, err
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	port, err := resolver.LookupPort(ctx, "tcp", service)
 	if err != nil {
 		return nil, err
 	}
 	if host == "" {
-		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(port))}, nil
+		host = "::"
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	// Literals are not for the resolver: it takes the zone off an address, and
+	// answers the IPv6 wildcard with both families'.
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), uint16(port))}, nil
+	}
+	ips, err := resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,9 @@ import (
 //
 // It ends when the listener fails or is closed, with that error, and closes the
 // listener when its task ends. The frame that handle returns owns the
-// connection: its Close closes it.
+// connection: its Close closes it. A nil frame turns the connection away: it is
+// closed. So is it when handle panics, which is reported and costs nobody else
+// anything.
 type Serve struct {
 	ln     *TCPListener
 	handle func(*TCPConn) sm.Frame
@@ -41,7 +43,27 @@ func (s *Serve) Step(t *sm.Task) sm.Await {
 			s.err = err
 			return sm.Done
 		}
-		t.Spawn(s.handle(conn))
+		s.start(t, conn)
+	}
+}
+
+// start has the connection handled. One that no frame owns is closed.
+func (s *Serve) start(t *sm.Task, conn *TCPConn) {
+	owned := false
+	defer func() {
+		if owned {
+			return
+		}
+		if v := recover(); v != nil {
+			s.ln.loop.report(t, newPanicError(v))
+		}
+		if err := conn.Close(); err != nil {
+			s.ln.loop.report(t, err)
+		}
+	}()
+	if frame := s.handle(conn); frame != nil {
+		t.Spawn(frame)
+		owned = true
 	}
 }
 

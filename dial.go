@@ -34,7 +34,9 @@ type DialOptions struct {
 //	conn, err := f.dial.Result()
 //
 // Close, in its owner's Close, ends an attempt and closes a connection that
-// Result has not handed over.
+// Result has not handed over. So a Dial is a callee, not a task: a frame that is
+// given to Spawn, All, Any or Call takes the Result in a step of its own, and
+// keeps it in an embedded sm.Returns[*TCPConn].
 type Dial struct {
 	loop    *Loop
 	addr    netip.AddrPort

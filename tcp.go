@@ -170,8 +170,14 @@ func (c *TCPConn) shutdown(how int) error {
 // Close closes the connection, deregisters it, and resumes whoever waits on it
 // with net.ErrClosed. Unsent output is still sent by the kernel, unless input
 // was left unread: then the peer gets a reset (RFC 1122, 4.2.2.13), which the
-// frame Linger avoids. Closing twice does nothing. Loop only.
-func (c *TCPConn) Close() error { return c.close() }
+// frame Linger avoids. Closing twice does nothing, nor does closing nil, so that
+// a frame may close what it has not got yet. Loop only.
+func (c *TCPConn) Close() error {
+	if c == nil {
+		return nil
+	}
+	return c.close()
+}
 
 // Detach takes the descriptor out of the loop and gives it to the caller, as a
 // socket that does not block: to hand it to another loop, for instance. Tasks

@@ -436,3 +436,11 @@ func TestNewTCPConnOfANegativeDescriptorPanics(t *testing.T) {
 	w := newTestLoop(t)
 	assert.PanicsWithValue(t, "stepio: NewTCPConn: descriptor -1", func() { NewTCPConn(w.Loop, -1) })
 }
+
+// A frame may close in its Close what it has not got yet.
+func TestCloseOfNoConnection(t *testing.T) {
+	var tcp *TCPConn
+	var udp *UDPConn
+	assert.NoError(t, tcp.Close())
+	assert.NoError(t, udp.Close())
+}

@@ -498,5 +498,10 @@ func (c *UDPConn) RemoteAddr() netip.AddrPort { return c.peer }
 
 // Close closes the socket, deregisters it, and resumes whoever waits on it with
 // net.ErrClosed. Datagrams that nobody read are lost; those that were sent are
-// sent. Closing twice does nothing. Loop only.
-func (c *UDPConn) Close() error { return c.close() }
+// sent. Closing twice does nothing, nor does closing nil. Loop only.
+func (c *UDPConn) Close() error {
+	if c == nil {
+		return nil
+	}
+	return c.close()
+}

@@ -214,7 +214,10 @@ func (s *Scheduler) settle(t *Task, a Await) {
 		s.finish(t, &ForgottenError{Frame: frame, State: state}, endFailed)
 	case a.kind == kindCall:
 		panic("stepio: Task.Call: its answer left the Stack")
-	case a.kind == kindYield || s.overdrawn || t.flags&flagAgain != 0:
+	case a.kind == kindYield:
+		s.enqueue(t)
+	case s.overdrawn || t.flags&flagAgain != 0:
+		s.forget(t) // a wait of its own, that ended at once
 		s.enqueue(t)
 	case a.kind == kindPark:
 		s.forget(t)

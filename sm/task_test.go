@@ -247,6 +247,44 @@ func TestTaskWaitErrOfAnEarlierWaitIsForgotten(t *testing.T) {
 	assert.Equal(t, 1, f.closes)
 }
 
+// A wait that ended at once, because the task was over its budget or woken
+// meanwhile, is a wait too: what ended the one before is not its error.
+func TestTaskWaitErrOfAnEarlierWaitDoesNotOutliveTheBudget(t *testing.T) {
+	for name, meanwhile := range map[string]func(w *world, task *sm.Task){
+		"the step is over its budget": func(w *world, _ *sm.Task) {
+			for w.Admit() {
+			}
+		},
+		"a task that it joins ends during the step": func(_ *world, task *sm.Task) {
+			other := task.Spawn(new(fake))
+			task.Join(other)
+			other.Destroy()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			f := new(fake)
+			f.step = func(task *sm.Task) sm.Await {
+				switch f.steps {
+				case 1:
+					return sm.Park.By(task.Now().Add(time.Second))
+				case 2: // does not read the error, as a reader that gets it from Read
+					meanwhile(w, task)
+					return sm.Wait(3, sm.Read)
+				}
+				assert.NoError(t, task.WaitErr())
+				return sm.Done
+			}
+			task := w.Spawn(f)
+			w.Turn()
+			w.Advance(time.Second)
+			w.turns(2)
+			assert.True(t, task.Ended())
+			assert.Equal(t, 3, f.steps)
+		})
+	}
+}
+
 func TestTaskThatMayNotWaitIsTold(t *testing.T) {
 	tests := []struct {
 		name   string

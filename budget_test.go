@@ -141,6 +141,29 @@ func TestReadETStopsAtTheBudgetAndKeepsTheEdge(t *testing.T) {
 	assert.GreaterOrEqual(t, f.steps, 1000/30)
 }
 
+// Also when the task that was refused ends, and another waits for the rest.
+func TestReadRefusedByTheBudgetLeavesTheEdgeToOthers(t *testing.T) {
+	w := newTestLoop(t, WithBudget(1, 0))
+	conn, peer := w.pair()
+	first := w.spawn(func(task *sm.Task) sm.Await {
+		if task.Ready() == 0 {
+			return conn.ReadableET()
+		}
+		_, err := conn.Read(make([]byte, 1))
+		require.NoError(t, err)
+		w.slots.get(conn.FD()).edges = 0 // as if the read had been the step's last
+		_, err = conn.Read(make([]byte, 1))
+		require.Equal(t, ErrWouldBlock, err)
+		return sm.Done
+	})
+	w.turns(1)
+	peer.send([]byte("xy"))
+	w.ended(first.task)
+	o := &once{await: conn.ReadableET()}
+	w.ended(w.Spawn(o))
+	assert.Equal(t, sm.Read, o.ready)
+}
+
 func TestAcceptETStopsAtTheBudgetAndKeepsTheEdge(t *testing.T) {
 	w := newFaultyLoop(t, WithBudget(3, 0))
 	ln := w.listen(ListenOptions{})

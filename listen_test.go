@@ -298,7 +298,7 @@ func TestTrapAcceptWithNoDescriptorsLeft(t *testing.T) {
 			ln := w.listen(ListenOptions{})
 			var conns []*TCPConn
 			var failure error
-			w.accepting(ln, a, &conns, &failure)
+			f := w.accepting(ln, a, &conns, &failure)
 			var peers []*peer
 			for range 5 {
 				peers = append(peers, connect(t, ln.Addr()))
@@ -309,7 +309,9 @@ func TestTrapAcceptWithNoDescriptorsLeft(t *testing.T) {
 
 			// A descriptor that this loop closes ends the rest at once.
 			ln.until = ln.until.Add(time.Hour)
-			w.turns(1)
+			f.task.Waker().Wake() // it waits anew, for an hour
+			w.turns(3)
+			require.Len(t, w.starved, 1)
 			require.NoError(t, conns[0].Close())
 			w.until("the next is accepted", func() bool { return len(conns) == 3 })
 			w.until("and the limit reached again", func() bool { return len(w.starved) == 1 })
@@ -348,6 +350,29 @@ func TestTCPListenerRestEndedBeforeTheWait(t *testing.T) {
 	connect(t, ln.Addr())
 	w.ended(f.task)
 	assert.Len(t, accepted, 1)
+}
+
+// One connection a wait is enough for an edge-triggered acceptor, too.
+func TestTCPListenerAcceptKeepsTheEdge(t *testing.T) {
+	w := newTestLoop(t)
+	ln := w.listen(ListenOptions{})
+	accepted := 0
+	f := w.spawn(func(task *sm.Task) sm.Await {
+		if task.Ready() != 0 {
+			c, err := ln.Accept()
+			require.NoError(t, err)
+			w.conns = append(w.conns, c)
+			if accepted++; accepted == 10 {
+				return sm.Done
+			}
+		}
+		return ln.ReadableET()
+	})
+	w.turns(1)
+	for range 10 {
+		connect(t, ln.Addr())
+	}
+	w.ended(f.task)
 }
 
 // What the network has done to a connection in the queue is not the listener's

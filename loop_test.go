@@ -61,6 +61,25 @@ func TestLoopStopEndsAWait(t *testing.T) {
 	assert.NoError(t, w.joined())
 }
 
+// A Stop that falls between Run's look at it and the wait rings no bell, since
+// the loop was awake: the last look sees it.
+func TestLoopStopBeforeTheWaitIsNotLost(t *testing.T) {
+	w := newTestLoop(t)
+	w.Loop.stopped.Store(true)
+	returned := make(chan struct{})
+	guard := time.AfterFunc(patience, func() {
+		select {
+		case <-returned:
+		default:
+			t.Error("lost")
+			w.mail.notify()
+		}
+	})
+	defer guard.Stop()
+	require.NoError(t, w.turn())
+	close(returned)
+}
+
 // Stop takes effect after the current turn: every task that was ready in it is
 // stepped.
 func TestTrapStopFromInsideAStep(t *testing.T) {

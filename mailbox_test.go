@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,12 +125,20 @@ func TestLoopBurstOfPostsCostsOneWake(t *testing.T) {
 	w := newFaultyLoop(t)
 	woken := w.spawn(func(*sm.Task) sm.Await { return sm.Park })
 	w.turns(2)
-	assert.Zero(t, w.faults.during(func() {
-		for range 1000 {
-			require.NoError(t, w.Post(func() {}))
-			woken.task.Waker().Wake()
-		}
-	}, callPollWake), "the loop is not waiting")
+	wakes := 0
+	end := time.Now().Add(5 * time.Millisecond)
+	w.ended(w.Spawn(script(
+		func(task *sm.Task) sm.Await { return task.SleepUntil(end) }, // so that the loop has waited
+		func(*sm.Task) sm.Await {
+			wakes = w.faults.during(func() {
+				for range 1000 {
+					require.NoError(t, w.Post(func() {}))
+					woken.task.Waker().Wake()
+				}
+			}, callPollWake)
+			return sm.Done
+		})))
+	assert.Zero(t, wakes, "the loop works")
 
 	w.settle()
 	w.mail.alert.Store(false) // as it is while the loop waits
@@ -140,6 +149,33 @@ func TestLoopBurstOfPostsCostsOneWake(t *testing.T) {
 		}
 	}, callPollWake), "the loop waits")
 	w.turns(1)
+}
+
+// A post that falls between the loop's look at its queue and its wait is seen
+// by the last look: each is made when the one before has just run, at a moment
+// that moves along the loop's way to its wait.
+func TestLoopPostBeforeTheWaitIsNotLost(t *testing.T) {
+	rnd := seededRand(t)
+	w := newTestLoop(t)
+	w.run()
+	var ran atomic.Int64
+	fn := func() { ran.Add(1) }
+	begin := time.Now()
+	for i := int64(0); i < 20_000 && time.Since(begin) < time.Second; i++ {
+		require.NoError(t, w.Post(fn))
+		posted := time.Now()
+		for spins := 1; ran.Load() <= i; spins++ {
+			if spins%1000 == 0 {
+				runtime.Gosched()
+				if time.Since(posted) > patience {
+					require.FailNow(t, "lost")
+				}
+			}
+		}
+		for range rnd.IntN(3000) { // any time up to a few microseconds
+		}
+	}
+	t.Logf("%d posts", ran.Load())
 }
 
 // No wake is lost between the loop's last look and its wait: each post is made

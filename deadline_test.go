@@ -45,6 +45,46 @@ func TestTCPConnDeadlineInThePast(t *testing.T) {
 	assert.Nil(t, c.deadlines, "no memory while none is set")
 }
 
+// An edge that finds a passed deadline is not used up: the operation was not
+// even tried, the deadline may be moved, and the kernel makes no second edge.
+func TestTCPConnDeadlineKeepsTheEdge(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*TCPConn, time.Time) error
+		wait func(*TCPConn) sm.Await
+		try  func(*TCPConn) error
+	}{
+		"of reading": {(*TCPConn).SetReadDeadline, (*TCPConn).ReadableET, func(c *TCPConn) error {
+			_, err := c.Read(make([]byte, 10))
+			return err
+		}},
+		"of writing": {(*TCPConn).SetWriteDeadline, (*TCPConn).WritableET, func(c *TCPConn) error {
+			_, err := c.Write([]byte("x"))
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t)
+			conn, peer := w.pair()
+			peer.send([]byte("x"))
+			arrived(conn)
+			f := w.spawn(func(task *sm.Task) sm.Await {
+				if task.Ready() == 0 {
+					return c.wait(conn)
+				}
+				require.NoError(t, c.set(conn, time.Now().Add(-time.Second)))
+				assertTimeout(t, c.try(conn))
+				require.NoError(t, c.set(conn, time.Time{}))
+				return sm.Done
+			})
+			w.ended(f.task)
+			o := &once{await: c.wait(conn)}
+			w.ended(w.Spawn(o))
+			assert.NotZero(t, o.ready)
+			assert.NoError(t, c.try(conn))
+		})
+	}
+}
+
 // readUntilError is a task that reads until reading fails.
 func (w *world) readUntilError(c *TCPConn, end *error) *fake {
 	return w.spawn(func(task *sm.Task) sm.Await {

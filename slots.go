@@ -243,5 +243,12 @@ func (s *slot) readStopped() {
 	}
 }
 
+// writeStopped is readStopped for writing.
+func (s *slot) writeStopped() {
+	if s.flags&slotEdge != 0 {
+		s.edges |= sm.Write
+	}
+}
+
 // drained reports whether a read would block, as far as is known.
 func (s *slot) drained() bool { return s.flags&slotDrained != 0 }

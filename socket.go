@@ -84,6 +84,7 @@ func (s *socket) readRefused() error {
 		s.slot().readStopped() // a datagram's error may have more behind it
 		return s.opError("read", errno)
 	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.read):
+		s.slot().readStopped() // the deadline may be moved, and no second edge comes
 		return s.netError("read", os.ErrDeadlineExceeded)
 	}
 	return nil
@@ -95,6 +96,7 @@ func (s *socket) writeRefused() error {
 	case s.fd < 0:
 		return s.netError("write", net.ErrClosed)
 	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.write):
+		s.slot().writeStopped() // as for a read
 		return s.netError("write", os.ErrDeadlineExceeded)
 	}
 	return nil

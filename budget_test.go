@@ -215,6 +215,45 @@ func TestWriteStopsAtTheBudgetAndGoesOn(t *testing.T) {
 	}
 }
 
+// A task that writes to the connections of others may be stopped by its budget:
+// whoever goes on with the rest finds the edge, though the room was there.
+func TestWriteThatTheBudgetRefusesKeepsTheEdgeForAnotherTask(t *testing.T) {
+	for name, write := range map[string]func(conn *TCPConn, udp *UDPConn) (n int, err error){
+		"of a connection": func(conn *TCPConn, _ *UDPConn) (int, error) { return conn.Write([]byte("x")) },
+		"of a datagram":   func(_ *TCPConn, udp *UDPConn) (int, error) { return udp.WriteTo([]byte("x"), udp.LocalAddr()) },
+		"of a batch": func(_ *TCPConn, udp *UDPConn) (int, error) {
+			return udp.WriteBatch([]Datagram{{Data: []byte("x"), Addr: udp.LocalAddr()}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t, WithBudget(1, 0))
+			conn, _ := w.pair()
+			udp, err := ListenUDP(w.Loop, loopback, ListenUDPOptions{})
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, udp.Close()) }()
+			for _, await := range []sm.Await{conn.WritableET(), udp.WritableET()} {
+				w.ended(w.Spawn(&once{await: await})) // takes the edge that there is
+			}
+			hub := w.spawn(func(*sm.Task) sm.Await {
+				n, err := write(conn, udp)
+				assert.NoError(t, err)
+				assert.Equal(t, 1, n)
+				_, err = write(conn, udp)
+				assert.Equal(t, ErrWouldBlock, err, "over its budget")
+				return sm.Done
+			})
+			w.ended(hub.task)
+			await := conn.WritableET()
+			if name != "of a connection" {
+				await = udp.WritableET()
+			}
+			o := &once{await: await}
+			w.ended(w.Spawn(o))
+			assert.Equal(t, sm.Write, o.ready)
+		})
+	}
+}
+
 // Outside a step there is no budget: a posted function may do as it likes.
 func TestBudgetIsOfSteps(t *testing.T) {
 	w := newFaultyLoop(t, WithBudget(2, 10))

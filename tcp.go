@@ -128,6 +128,7 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	if !l.sched.Admit() {
+		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
 	n, errno := l.sys.write(int(c.fd), p)

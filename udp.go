@@ -279,6 +279,7 @@ func (c *UDPConn) beginWrite() error {
 func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
 	l := c.loop
 	if !l.sched.Admit() {
+		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
 	if to.IsValid() {
@@ -436,6 +437,7 @@ func (c *UDPConn) WriteBatch(ds []Datagram) (n int, err error) {
 			continue
 		}
 		if !l.sched.Admit() {
+			c.slot().writeStopped() // likewise
 			return n, ErrWouldBlock
 		}
 		sent, errno := l.sys.sendBatch(int(c.fd), run, int(c.family), l.batches())

@@ -171,10 +171,12 @@ func (l *Loop) runPosts() {
 	if posts == nil {
 		return
 	}
+	ran := 0
+	defer func() { l.mail.done(posts, ran) }() // also when one ends the goroutine
 	for _, fn := range posts {
+		ran++
 		l.runPost(fn)
 	}
-	l.mail.done(posts)
 }
 
 func (l *Loop) runPost(fn func()) {

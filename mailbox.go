@@ -2,6 +2,7 @@ package stepio
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -75,11 +76,17 @@ func (m *mailbox) take() []func() {
 	return taken
 }
 
-func (m *mailbox) done(taken []func()) {
-	clear(taken)
+// done hands back what take returned. Those that have not run, because one of
+// them ended the goroutine, come first the next time.
+func (m *mailbox) done(taken []func(), ran int) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ran < len(taken) {
+		m.posts = slices.Concat(taken[ran:], m.posts)
+		return
+	}
+	clear(taken)
 	m.spare = taken[:0]
-	m.mu.Unlock()
 }
 
 func (m *mailbox) empty() bool {

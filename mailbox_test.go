@@ -82,6 +82,29 @@ func TestLoopCloseRunsWhatWasPosted(t *testing.T) {
 	assert.Equal(t, 1, ran)
 }
 
+// A posted function that ends the goroutine of Run takes nothing along that was
+// posted after it.
+func TestLoopGoexitInAPostKeepsTheOthers(t *testing.T) {
+	w := newTestLoop(t)
+	var ran []int
+	require.NoError(t, w.Post(func() { ran = append(ran, 0) }))
+	require.NoError(t, w.Post(func() {
+		require.NoError(t, w.Post(func() { ran = append(ran, 3) }))
+		runtime.Goexit()
+	}))
+	require.NoError(t, w.Post(func() { ran = append(ran, 1) }))
+	require.NoError(t, w.Post(func() { ran = append(ran, 2) }))
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = w.Run()
+		t.Error("Run has returned")
+	}()
+	<-over
+	require.NoError(t, w.Close())
+	assert.Equal(t, []int{0, 1, 2, 3}, ran)
+}
+
 // A nil answer means that fn runs exactly once, whatever else happens.
 func TestTrapPostFromManyGoroutinesDuringStop(t *testing.T) {
 	for range 10 {

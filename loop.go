@@ -182,10 +182,22 @@ func (l *Loop) runPosts() {
 func (l *Loop) runPost(fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			l.report(nil, newPanicError(v))
+			l.tell(nil, newPanicError(v))
 		}
 	}()
 	fn()
+}
+
+// tell hands err to the report handler. A panic of the handler is logged: the
+// loop must not suffer for it.
+func (l *Loop) tell(t *sm.Task, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			logReport(t, err)
+			logReport(t, newPanicError(v))
+		}
+	}()
+	l.report(t, err)
 }
 
 // Stop makes Run return after the current turn; before Run, it makes Run return

@@ -238,6 +238,20 @@ func TestDefectACallbackThatPanicsEndsItsLoop(t *testing.T) {
 	assert.Equal(t, "boom", p.Value)
 }
 
+// The task is nil when a posted function has panicked, and a handler that
+// overlooks it panics itself.
+func TestLoopSurvivesItsReportHandler(t *testing.T) {
+	log := captureLog(t)
+	w := newTestLoop(t, WithReport(func(task *sm.Task, _ error) { _ = task.Chain() }))
+	ran := 0
+	require.NoError(t, w.Post(func() { panic("boom") }))
+	require.NoError(t, w.Post(func() { ran++ }))
+	w.turns(1)
+	assert.Equal(t, 1, ran)
+	assert.Contains(t, log.String(), "boom", "what was to be reported")
+	assert.Contains(t, log.String(), "nil pointer", "and the handler's panic")
+}
+
 // The clock is read once a turn, and a turn that follows a long wait does not
 // see the time of the one before it.
 func TestLoopNowIsThisTurns(t *testing.T) {

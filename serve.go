@@ -55,10 +55,10 @@ func (s *Serve) start(t *sm.Task, conn *TCPConn) {
 			return
 		}
 		if v := recover(); v != nil {
-			s.ln.loop.report(t, newPanicError(v))
+			s.ln.loop.tell(t, newPanicError(v))
 		}
 		if err := conn.Close(); err != nil {
-			s.ln.loop.report(t, err)
+			s.ln.loop.tell(t, err)
 		}
 	}()
 	if frame := s.handle(conn); frame != nil {

@@ -107,7 +107,7 @@ func (d *Dial) start() error {
 		}
 	}
 	if d.options.Local.IsValid() {
-		if errno := l.sys.bind(fd, mapped(familyOf(addr), d.options.Local)); errno != 0 {
+		if errno := l.sys.bind(fd, mapped(familyOf(addr), unmapped(d.options.Local))); errno != 0 {
 			return os.NewSyscallError("bind", errno)
 		}
 	}

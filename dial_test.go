@@ -255,6 +255,14 @@ func TestDialThatFailsLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestDialFromAMappedLocalAddress(t *testing.T) {
+	w := newTestLoop(t)
+	ln := w.listen(ListenOptions{})
+	d := &dialFrame{dial: DialTCP(w.Loop, ln.Addr(), DialOptions{Local: netip.MustParseAddrPort("[::ffff:127.0.0.1]:0")})}
+	w.ended(w.Spawn(d))
+	assert.NoError(t, d.dial.Err(), "it is the IPv4 address, as for DialUDP")
+}
+
 // The kernel can connect a socket with itself, when it chooses for this end the
 // very port that it dials. That is nobody who listens.
 func TestDialOfItselfIsRefused(t *testing.T) {

@@ -252,6 +252,26 @@ func TestDefectRemoveForgetsItsWaiters(t *testing.T) {
 	assert.NoError(t, w.Remove(1<<20), "a descriptor that was never seen")
 }
 
+// A registration outlives the close of a descriptor that was duplicated, and is
+// reported for ever after: Remove must not make the loop forget that.
+func TestLoopRemoveRemembersThatOthersHoldTheFile(t *testing.T) {
+	w := newFaultyLoop(t)
+	c, _ := w.pair()
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		dup, err := unix.Dup(int(fd))
+		require.NoError(t, err)
+		closeLater(t, dup)
+	}))
+	require.NoError(t, w.Remove(c.FD()))
+	task := w.Spawn(&once{await: c.Readable()})
+	w.turns(1)
+	removals := w.faults.during(func() { require.NoError(t, c.Close()) }, callPollRemove)
+	assert.Equal(t, 1, removals)
+	w.ended(task)
+}
+
 func TestLoopRemoveOfAClosedDescriptorSaysSo(t *testing.T) {
 	w := newTestLoop(t)
 	r, wr := rawPipe(t)

@@ -189,8 +189,8 @@ func (l *Loop) leave(s *slot, fd int) {
 // loop being told, ends here.
 func (l *Loop) claim(fd int, foreign bool) {
 	s := l.slots.at(fd)
+	s.flags &^= slotForeign // an old registration went with the old descriptor
 	if s.flags&slotRegistered != 0 || !s.waiters.Empty() {
-		s.flags &^= slotForeign // the old registration went with the old descriptor
 		_ = l.release(fd, net.ErrClosed, true)
 	}
 	if foreign {
@@ -211,7 +211,12 @@ func (l *Loop) release(fd int, cause error, closing bool) (err error) {
 		err = l.poller.remove(fd, s.armed)
 	}
 	s.gen++
-	s.armed, s.edges, s.flags = 0, 0, 0
+	s.armed, s.edges = 0, 0
+	if closing {
+		s.flags = 0
+	} else {
+		s.flags &= slotForeign // it stays open, and others still hold it
+	}
 	s.waiters.Fail(cause)
 	return err
 }

@@ -105,6 +105,14 @@ func (p *parker) Park(t *sm.Task, a sm.Await) error {
 // Unpark implements sm.Parker.
 func (p *parker) Unpark(t *sm.Task, fd int) { p.slots.get(fd).waiters.Remove(t) }
 
+// Return implements sm.Parker. Edges are remembered only of an edge-triggered
+// descriptor: level-triggered readiness is reported again.
+func (p *parker) Return(fd int, dirs sm.Dir) {
+	if s := p.slots.get(fd); s.flags&slotEdge != 0 {
+		s.edges |= dirs &^ s.waiters.Resume(dirs)
+	}
+}
+
 // arm sees to it that the poller reports fd in the directions of dir.
 func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 	sameMode := edge == (s.flags&slotEdge != 0)

@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -371,6 +372,38 @@ func TestSlotEndBetweenEdgeAndRead(t *testing.T) {
 	peer.send([]byte("x"))
 	w.ended(f.task)
 	assert.Equal(t, io.EOF, end)
+}
+
+// A task that an edge has resumed may be destroyed before it runs: whoever waits
+// next, or waits already, finds the edge, which the kernel does not make again.
+func TestSlotEdgeOfATaskDestroyedBeforeItRuns(t *testing.T) {
+	for _, waiting := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the next one waits already: %t", waiting), func(t *testing.T) {
+			w := newTestLoop(t)
+			c, peer := w.pair()
+			first := w.spawn(func(*sm.Task) sm.Await { return c.ReadableET() })
+			w.turns(1)
+			peer.send([]byte("x"))
+			arrived(c)
+			// These are ready before the event makes the first one so.
+			next := &once{await: c.ReadableET()}
+			tasks := []*sm.Task{}
+			if waiting {
+				tasks = append(tasks, w.Spawn(next))
+			}
+			tasks = append(tasks, w.spawn(func(*sm.Task) sm.Await {
+				first.task.Destroy()
+				return sm.Done
+			}).task)
+			w.turns(1)
+			assert.Equal(t, 1, first.steps)
+			if !waiting {
+				tasks = append(tasks, w.Spawn(next))
+			}
+			w.ended(tasks...)
+			assert.Equal(t, sm.Read, next.ready)
+		})
+	}
 }
 
 func TestTrapEdgeWithoutAWaiter(t *testing.T) {

@@ -178,6 +178,8 @@ func (p *parker) Park(t *sm.Task, a sm.Await) error {
 	return nil
 }
 
+func (p *parker) Return(int, sm.Dir) {}
+
 func (p *parker) Unpark(t *sm.Task, fd int) {
 	p.unparks++
 	p.on(fd).Remove(t)

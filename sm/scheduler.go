@@ -17,6 +17,11 @@ type Parker interface {
 	Park(t *Task, a Await) error
 	// Unpark takes t out of the waiters of fd: something else resumed it.
 	Unpark(t *Task, fd int)
+	// Return gives back edges of fd: the task that they resumed was destroyed
+	// before it could look at them. Others that wait for them are resumed, or they
+	// are remembered. By now fd may be another descriptor, for which an edge more
+	// does no harm.
+	Return(fd int, dirs Dir)
 }
 
 // Config is what a scheduler is built with. The zero Config is a scheduler for
@@ -369,6 +374,9 @@ func (s *Scheduler) finish(t *Task, err error, how ending) {
 		s.wheel.remove(&t.extra.timer)
 	}
 	s.unlink(t)
+	if t.ready != 0 && t.flags&flagEdge != 0 && how == endDestroyed && !s.closed {
+		s.parker.Return(int(t.fd), t.ready)
+	}
 	var k kin
 	if t.extra != nil && t.extra.kin != nil {
 		k = *t.extra.kin

@@ -37,13 +37,17 @@ func (v *virtual) Park(t *Task, a Await) error {
 
 func (v *virtual) Unpark(t *Task, fd int) { v.at(fd).waiters.Remove(t) }
 
+func (v *virtual) Return(fd int, dirs Dir) {
+	d := v.at(fd)
+	d.edges |= dirs &^ d.waiters.Resume(dirs)
+}
+
 // Ready says that virtual descriptor fd is ready in the directions of dirs: the
 // tasks that wait for one of them run in the next turn. Directions that nobody
 // waits for are remembered for the next edge-triggered wait. It panics on a
 // scheduler with a Parker of its own.
 func (s *Scheduler) Ready(fd int, dirs Dir) {
-	d := s.virtual("Ready").at(fd)
-	d.edges |= dirs &^ d.waiters.Resume(dirs)
+	s.virtual("Ready").Return(fd, dirs)
 }
 
 // Fail resumes every task that waits for virtual descriptor fd with err as its

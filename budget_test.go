@@ -254,6 +254,12 @@ func TestWriteThatTheBudgetRefusesKeepsTheEdgeForAnotherTask(t *testing.T) {
 	}
 }
 
+// With a budget below nothing, every task would spin for ever.
+func TestWithBudgetNegativePanics(t *testing.T) {
+	assert.PanicsWithValue(t, "stepio: WithBudget: -1 operations, 0 bytes", func() { WithBudget(-1, 0) })
+	assert.Panics(t, func() { WithBudget(0, -1) })
+}
+
 // Outside a step there is no budget: a posted function may do as it likes.
 func TestBudgetIsOfSteps(t *testing.T) {
 	w := newFaultyLoop(t, WithBudget(2, 10))

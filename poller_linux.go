@@ -96,7 +96,12 @@ func (p *epoll) wait(events []event, timeout time.Duration) (int, error) {
 		}
 		return 0, os.NewSyscallError("epoll_wait", errno)
 	}
-	filled := 0
+	return p.translate(events, n), nil
+}
+
+// translate fills events with the first n of the buffer, but for wakes, and
+// returns how many they are.
+func (p *epoll) translate(events []event, n int) (filled int) {
 	for i := range n {
 		ev := &p.buf[i]
 		key := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
@@ -106,7 +111,7 @@ func (p *epoll) wait(events []event, timeout time.Duration) (int, error) {
 		events[filled] = event{key: key, ready: readinessOf(ev.Events)}
 		filled++
 	}
-	return filled, nil
+	return filled
 }
 
 // readinessOf translates epoll's bits.

@@ -31,7 +31,7 @@ func (r *ReadFull) Step(*sm.Task) sm.Await {
 		r.n += n
 		switch {
 		case err == ErrWouldBlock:
-			return r.conn.Readable()
+			return r.conn.again(sm.Read)
 		case err == io.EOF && r.n > 0:
 			r.err = io.ErrUnexpectedEOF
 		default:
@@ -90,12 +90,15 @@ func (c *Copy) Start(dst, src *TCPConn) { *c = Copy{dst: dst, src: src} }
 
 // Step runs until the end of input, or an error on either side.
 func (c *Copy) Step(t *sm.Task) sm.Await {
+	if c.src == nil {
+		panic("stepio: Copy.Step: not started")
+	}
 	for {
 		switch c.state {
 		case copyReading:
 			n, err := c.src.Read(t.Scratch())
 			if err == ErrWouldBlock {
-				return c.src.Readable()
+				return c.src.again(sm.Read)
 			}
 			if err != nil {
 				return c.end(err)
@@ -168,6 +171,9 @@ func (l *Linger) Start(conn *TCPConn, deadline time.Time) { *l = Linger{conn: co
 
 // Step runs until the connection is closed.
 func (l *Linger) Step(t *sm.Task) sm.Await {
+	if l.conn == nil {
+		panic("stepio: Linger.Step: not started")
+	}
 	for {
 		switch l.state {
 		case lingerEnding:
@@ -184,7 +190,7 @@ func (l *Linger) Step(t *sm.Task) sm.Await {
 			}
 			_, err := l.conn.Read(t.Scratch())
 			if err == ErrWouldBlock {
-				return l.conn.Readable().By(l.until)
+				return l.conn.again(sm.Read).By(l.until)
 			}
 			if err != nil {
 				return l.end()

@@ -332,3 +332,10 @@ func TestSpareBuffersAreBounded(t *testing.T) {
 	assert.Equal(t, spareBytes/bufferSizes[0], len(spares.headers))
 	spares.take(bufferSizes[2] + 1).give()
 }
+
+func TestFramesThatWereNotStarted(t *testing.T) {
+	assert.PanicsWithValue(t, "stepio: Copy.Step: not started", func() { new(Copy).Step(nil) })
+	assert.PanicsWithValue(t, "stepio: Linger.Step: not started", func() { new(Linger).Step(nil) })
+	assert.NoError(t, new(Linger).Close())
+	assert.NoError(t, new(Copy).Close())
+}

@@ -349,3 +349,15 @@ func TestLoopPollerErrors(t *testing.T) {
 		require.NoError(t, w.Remove(r))
 	})
 }
+
+// A task that waits in no direction has no trigger mode.
+func TestLoopTriggerModeOfAWaitInNoDirection(t *testing.T) {
+	w := newTestLoop(t)
+	c, _ := w.pair()
+	w.spawn(func(*sm.Task) sm.Await { return c.Wait(0) })
+	w.settle()
+	o := &once{await: c.WritableET()}
+	w.ended(w.Spawn(o))
+	assert.NoError(t, o.waitErr)
+	assert.Equal(t, sm.Write, o.ready)
+}

@@ -121,7 +121,7 @@ func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 	}
 	want := s.armed | dir
 	if !sameMode {
-		if !s.waiters.Empty() {
+		if s.waiters.Dirs() != 0 {
 			return ErrTriggerMode
 		}
 		want = dir

@@ -138,6 +138,15 @@ func (s *socket) WritableET() sm.Await { return s.bounded(sm.WaitEdge(int(s.fd),
 // WaitET is Wait, edge-triggered.
 func (s *socket) WaitET(dirs sm.Dir) sm.Await { return s.bounded(sm.WaitEdge(int(s.fd), dirs)) }
 
+// again waits in the trigger mode that the descriptor is in: for the frames of
+// this package, which serve either sort of connection.
+func (s *socket) again(dirs sm.Dir) sm.Await {
+	if slot := s.loop.slots.get(int(s.fd)); slot != nil && slot.flags&slotEdge != 0 {
+		return s.WaitET(dirs)
+	}
+	return s.Wait(dirs)
+}
+
 // bounded is a with the deadlines of its directions.
 func (s *socket) bounded(a sm.Await) sm.Await {
 	if d := s.deadlines; d != nil {
@@ -151,7 +160,7 @@ func (s *socket) bounded(a sm.Await) sm.Await {
 	if s.errno != 0 && a.Dir()&sm.Read != 0 {
 		// The next read finds an error that the kernel has told already, and of
 		// which no event will come.
-		a = a.Until(s.loop.sched.Now())
+		a = a.Until(s.loop.sched.Now().Add(-time.Second)) // over already
 	}
 	return a
 }

@@ -183,7 +183,8 @@ func (c *TCPConn) Close() error {
 // Detach takes the descriptor out of the loop and gives it to the caller, as a
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
-// as after Close. Loop only.
+// as after Close. A WriteAll or an Input that still holds bytes of it stays on
+// this loop. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {

@@ -327,3 +327,29 @@ func TestTrapWriteBlockedWhileInputKeepsComing(t *testing.T) {
 	w.ended(task)
 	assert.Equal(t, sent, got)
 }
+
+// A WriteAll waits in the trigger mode that its connection is in: beside a task
+// that waits edge-triggered for input, it must not be refused.
+func TestWriteAllBesideAnEdgeTriggeredReader(t *testing.T) {
+	w := newTestLoop(t)
+	c, peer := w.pair()
+	w.spawn(func(*sm.Task) sm.Await { return c.ReadableET() })
+	w.settle()
+	message := bytes.Repeat([]byte("stepio"), 1<<20)
+	var out WriteAll
+	writer := w.spawn(func(task *sm.Task) sm.Await {
+		if task.Ready() == 0 && out.Pending() == 0 {
+			out.Start(c, message)
+		}
+		a := out.Step(task)
+		if a.Pending() {
+			assert.True(t, a.Edge())
+		}
+		return a
+	})
+	var got []byte
+	w.alongside(func() { got = peer.recv(len(message)) })
+	w.ended(writer.task)
+	assert.NoError(t, out.Err())
+	assert.True(t, bytes.Equal(message, got))
+}

@@ -66,14 +66,14 @@ func (w *WriteAll) Step(*sm.Task) sm.Await {
 	}
 	if w.rest.fresh { // the socket was full a moment ago: do not ask again
 		w.rest.fresh = false
-		return w.conn.Writable()
+		return w.conn.again(sm.Write)
 	}
 	n, err := w.conn.Write(w.rest.left())
 	w.rest.begin += n
 	switch err {
 	case nil:
 	case ErrWouldBlock:
-		return w.conn.Writable()
+		return w.conn.again(sm.Write)
 	default:
 		w.err = err
 	}
@@ -92,7 +92,9 @@ func (w *WriteAll) Pending() int {
 // Err is what the last message has failed with, nil while it has not.
 func (w *WriteAll) Err() error { return w.err }
 
-// Close drops what is not sent. The connection stays open.
+// Close drops what is not sent. The connection stays open. An owner that closes
+// the connection as well need not call it: the memory goes to the collector then,
+// instead of back to the loop.
 func (w *WriteAll) Close() error {
 	w.drop()
 	return nil

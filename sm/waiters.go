@@ -14,6 +14,12 @@ func (w *Waiters) Remove(t *Task) { w.ring.remove(t) }
 // Empty reports whether nobody waits.
 func (w *Waiters) Empty() bool { return w.ring.empty() }
 
+// Dirs is the set of directions that somebody waits for.
+func (w *Waiters) Dirs() (dirs Dir) {
+	w.each(func(t *Task) { dirs |= t.dir })
+	return dirs
+}
+
 // Resume makes every task ready that waits for a direction of dirs, and
 // returns the directions that somebody waited for.
 func (w *Waiters) Resume(dirs Dir) (claimed Dir) {

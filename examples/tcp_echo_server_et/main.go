@@ -98,7 +98,7 @@ func (e *echo) Step(t *sm.Task) sm.Await {
 			e.state = echoWriting
 		case echoWriting:
 			if a := e.out.Step(t); a.Pending() {
-				return e.conn.WritableET() // a is the same wait, level-triggered
+				return a
 			}
 			if e.out.Err() != nil {
 				return sm.Done
@@ -169,7 +169,7 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 			e.state = pooledWriting
 		case pooledWriting:
 			if a := e.out.Step(t); a.Pending() {
-				return e.conn.WritableET()
+				return a
 			}
 			if e.out.Err() != nil {
 				return sm.Done

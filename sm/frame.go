@@ -10,9 +10,10 @@ import "errors"
 //
 // A frame that has one of these methods is asked:
 //
-//	Close() error   releases what the frame holds. A task closes its root frame
-//	                exactly once, when it ends for whatever reason; a callee's
-//	                Close is its caller's to call.
+//	Close() error   releases what the frame holds; a Close that returns nothing
+//	                will do. A task closes its root frame exactly once, when it
+//	                ends for whatever reason; a callee's Close is its caller's to
+//	                call.
 //	Err() error     how the frame ended: the error of its task.
 //	Inspect() (state string, callee Frame)
 //	                what Dump shows, where the field named state says too little.
@@ -26,8 +27,22 @@ type Frame interface {
 	Step(t *Task) Await
 }
 
-// closer is a frame that holds something.
-type closer interface{ Close() error }
+// closer is a frame that holds something; quietCloser, one whose Close can't fail.
+type (
+	closer      interface{ Close() error }
+	quietCloser interface{ Close() }
+)
+
+// callClose calls the frame's Close, where it has one.
+func callClose(frame Frame) error {
+	switch c := frame.(type) {
+	case closer:
+		return c.Close()
+	case quietCloser:
+		c.Close()
+	}
+	return nil
+}
 
 // failer is a frame that can say how it ended.
 type failer interface{ Err() error }

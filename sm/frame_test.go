@@ -163,3 +163,21 @@ type empty struct{}
 func (empty) Step(*sm.Task) sm.Await { return sm.Done }
 
 type empty2 struct{ empty }
+
+// quiet is a frame whose Close returns nothing.
+type quiet struct{ closes int }
+
+func (q *quiet) Step(*sm.Task) sm.Await { return sm.Done }
+func (q *quiet) Close()                 { q.closes++ }
+
+func TestFrameCloseThatReturnsNothing(t *testing.T) {
+	w := newWorld(t)
+	root, callee := new(quiet), new(quiet)
+	w.Spawn(root)
+	var stack sm.Stack
+	stack.Start(callee)
+	w.Spawn(&stack)
+	w.Turn()
+	assert.Equal(t, 1, root.closes)
+	assert.Equal(t, 1, callee.closes)
+}

@@ -436,16 +436,12 @@ func (s *Scheduler) unlink(t *Task) {
 
 // closeFrame closes frame, where it has a Close. A panic becomes its error.
 func closeFrame(frame Frame) (err error) {
-	c, ok := frame.(closer)
-	if !ok {
-		return nil
-	}
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack(), Chain: chainText(frame)}
 		}
 	}()
-	return c.Close()
+	return callClose(frame)
 }
 
 // recovered ends the task whose step has panicked. Called by a deferred call.

@@ -90,10 +90,7 @@ func (s *Stack) pop() {
 	if f, ok := s.frames[0].(failer); ok && len(s.frames) == 1 {
 		s.err = f.Err()
 	}
-	frame := s.take()
-	if c, ok := frame.(closer); ok {
-		s.closed(c.Close())
-	}
+	s.closed(callClose(s.take()))
 }
 
 // take takes the innermost frame off the stack. It is off before it is closed,

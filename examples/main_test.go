@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/examples/internal/built"
 )
 
 // patience bounds everything a test waits for.
@@ -67,18 +69,11 @@ func run(m *testing.M) (code int) {
 
 // build builds every program once, with the race detector when the tests have it.
 func build() error {
-	args := []string{"build", "-o", binaries}
-	if raceDetector {
-		args = append(args, "-race")
-	}
+	var packages []string
 	for _, p := range programs {
-		args = append(args, "./"+p.name)
+		packages = append(packages, "./"+p.name)
 	}
-	out, err := exec.Command("go", args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	return built.Programs(binaries, raceDetector, packages...)
 }
 
 // command is the program with its arguments, and those that it needs.

@@ -3,7 +3,7 @@ package main
 // The figures of an echo, taken on the real program as a process of its own:
 // what the kernel is asked for a request, and what an idle connection costs.
 //
-//	go test -v -run Figures ./examples/tcp_echo_server
+//	go test -count=1 -v -run Figures ./examples/tcp_echo_server
 //	go test -run '^$' -bench . ./examples/tcp_echo_server
 
 import (
@@ -26,6 +26,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/examples/internal/built"
 )
 
 const messageSize = 64
@@ -41,12 +43,7 @@ var build = sync.OnceValues(func() (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	path = filepath.Join(dir, "tcp_echo_server")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
+	return filepath.Join(dir, "tcp_echo_server"), built.Programs(dir, false, ".")
 })
 
 func TestMain(m *testing.M) {

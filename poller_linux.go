@@ -176,3 +176,14 @@ func (p *epoll) close() error {
 	}
 	return err
 }
+
+// isErrno reports whether err is errno, wrapped by os.NewSyscallError or bare.
+func isErrno(err error, errno unix.Errno) bool {
+	if err == nil {
+		return false
+	}
+	if u, ok := err.(interface{ Unwrap() error }); ok {
+		err = u.Unwrap()
+	}
+	return err == errno
+}

@@ -14,7 +14,8 @@ import (
 //	for (;;) spawn(handle(co_await listener.async_accept()));
 //
 // It ends when the listener fails or is closed, with that error, and closes the
-// listener when its task ends. The frame that handle returns owns the
+// listener when its task ends: to end it without an error that is reported,
+// destroy its task. The frame that handle returns owns the
 // connection: its Close closes it. A nil frame turns the connection away: it is
 // closed. So is it when handle panics, which is reported and costs nobody else
 // anything.

@@ -64,14 +64,3 @@ func rawRemoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	}
 	return fromSockaddr(sa), 0
 }
-
-// isErrno reports whether err is errno, wrapped by os.NewSyscallError or bare.
-func isErrno(err error, errno syscall.Errno) bool {
-	if err == nil {
-		return false
-	}
-	if u, ok := err.(interface{ Unwrap() error }); ok {
-		err = u.Unwrap()
-	}
-	return err == errno
-}

@@ -57,18 +57,20 @@ func (p rawFirst) wait(events []event, timeout time.Duration) (int, error) {
 
 func BenchmarkWait(b *testing.B) {
 	strategies := []struct {
-		name string
-		wrap func(poller) poller
+		name   string
+		locked bool // the loop's goroutine, to its thread
+		wrap   func(poller) poller
 	}{
-		{"block", func(p poller) poller { return p }},
-		{"look-first", func(p poller) poller { return lookFirst{p} }},
-		{"raw-50us-first", func(p poller) poller { return rawFirst{p.(*epoll)} }},
+		{"block", false, func(p poller) poller { return p }},
+		{"block-locked", true, func(p poller) poller { return p }},
+		{"look-first", false, func(p poller) poller { return lookFirst{p} }},
+		{"raw-50us-first", false, func(p poller) poller { return rawFirst{p.(*epoll)} }},
 	}
 	for _, conns := range []int{1, 10, 100} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			var clients []*waitClient
 			for _, s := range strategies {
-				clients = append(clients, startWaitClient(b, serveWait(b, s.wrap), conns))
+				clients = append(clients, startWaitClient(b, serveWait(b, s.locked, s.wrap), conns))
 			}
 			requests := make([]float64, len(clients))
 			cpu := make([]time.Duration, len(clients))
@@ -97,7 +99,7 @@ func BenchmarkWait(b *testing.B) {
 }
 
 // serveWait runs an echo server whose loop waits as wrap says.
-func serveWait(b *testing.B, wrap func(poller) poller) netip.AddrPort {
+func serveWait(b *testing.B, locked bool, wrap func(poller) poller) netip.AddrPort {
 	l, err := NewLoop()
 	require.NoError(b, err)
 	l.poller = wrap(l.poller)
@@ -105,7 +107,12 @@ func serveWait(b *testing.B, wrap func(poller) poller) netip.AddrPort {
 	require.NoError(b, err)
 	l.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame { return &echoFrame{conn: c} }))
 	stopped := make(chan error, 1)
-	go func() { stopped <- l.Run() }()
+	go func() {
+		if locked {
+			runtime.LockOSThread()
+		}
+		stopped <- l.Run()
+	}()
 	b.Cleanup(func() {
 		l.Stop()
 		require.NoError(b, <-stopped)

@@ -1,0 +1,26 @@
+package sm
+
+import "math"
+
+// The budget of a step: how many operations it may begin, and how many bytes
+// they may have moved when it begins one. So no peer keeps the scheduler to
+// itself, whatever its task does.
+
+// Admit begins an operation of the current step and reports whether the step's
+// budget allows it. When it does not, the operation would block, and the task
+// is queued behind the other ready ones whatever its step returns. Outside a
+// step there is no budget.
+func (s *Scheduler) Admit() bool {
+	if s.ops <= 0 || s.bytes <= 0 {
+		s.overdrawn = true
+		return false
+	}
+	s.ops--
+	return true
+}
+
+// Spend takes n bytes from the step's budget.
+func (s *Scheduler) Spend(n int) { s.bytes -= n }
+
+// unbound lifts the budget: no step is running.
+func (s *Scheduler) unbound() { s.ops, s.bytes = math.MaxInt, math.MaxInt }

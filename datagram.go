@@ -8,8 +8,9 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/stepio-go/stepio/sm"
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/sm"
 )
 
 // Datagrams in batches. Each has a buffer, an address and an outcome of its own:

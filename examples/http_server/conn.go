@@ -70,6 +70,7 @@ type conn struct {
 	deadline time.Time     // of this state; zero until it waits
 	scanned  int           // of in's bytes: no end of head is there
 	closing  bool          // after what is being written
+	blank    bool          // an empty line has come before the head that is awaited
 	state    connState
 	then     connState // what comes after connWriting
 }
@@ -111,15 +112,15 @@ func (c *conn) Step(t *sm.Task) sm.Await {
 			c.enter(connHead)
 
 		case connHead:
-			head, size, fault := c.nextHead()
+			head, fault := c.nextHead()
 			switch {
 			case fault != 0:
 				batch = c.refuse(batch, fault)
 			case head != nil:
-				c.scanned = 0
+				c.scanned, c.blank = 0, false
 				c.req, fault = c.server.parse(head)
 				if fault == 0 {
-					fault = c.beginBody(size)
+					fault = c.beginBody(len(head))
 				}
 				switch {
 				case fault != 0:
@@ -245,19 +246,20 @@ func (c *conn) late(t *sm.Task, allowed time.Duration) bool {
 	return !t.Now().Before(c.deadline)
 }
 
-// nextHead is the head of the next request in hand, and how many bytes it takes
-// with the empty line that may come before it (RFC 9112, 2.2): some clients
-// send one after a body. It is nil when the head is not whole yet.
-func (c *conn) nextHead() (head []byte, size int, fault int) {
-	b, skip := c.in.Bytes(), 0
-	if len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
-		skip = 2
+// nextHead is the head of the next request in hand, nil when it is not whole
+// yet. An empty line that comes before it is dropped (RFC 9112, 2.2): some
+// clients send one after a body, and have not begun a request by that.
+func (c *conn) nextHead() (head []byte, fault int) {
+	if b := c.in.Bytes(); !c.blank && len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
+		c.in.Discard(2)
+		c.scanned, c.blank = 0, true
 	}
-	size, fault = scanHead(b[skip:], max(0, c.scanned-skip))
+	b := c.in.Bytes()
+	size, fault := scanHead(b, c.scanned)
 	if size == 0 {
-		return nil, 0, fault
+		return nil, fault
 	}
-	return b[skip : skip+size], skip + size, 0
+	return b[:size], 0
 }
 
 // beginBody takes the head, of the given size, and what is in hand of the body.

@@ -349,6 +349,39 @@ func TestConnReadsPastABodyOfTheLongestKind(t *testing.T) {
 	assert.Equal(t, []int{405, 200}, statuses(parse(t, hear(t, c))))
 }
 
+// An empty line after a body begins no request: a client that sends one and
+// then finishes, or is silent, must not get an answer to a request that it never
+// made, which it would take for that to its next one.
+func TestConnTakesAnEmptyLineForNoRequest(t *testing.T) {
+	const post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+	t.Run("from a client that finishes", func(t *testing.T) {
+		s := serveBuiltIn(t)
+		assert.Empty(t, s.talkOut("\r\n"))
+		assert.Equal(t, []int{405}, statuses(parse(t, s.talkOut(post+"\r\n"))))
+	})
+	t.Run("from a client that is silent", func(t *testing.T) {
+		limits := quick
+		limits.head, limits.idle = moment, 4*moment
+		site, err := loadSite("")
+		require.NoError(t, err)
+		s := serve(t, site, limits)
+		assert.Equal(t, []int{405}, statuses(parse(t, s.talk(post+"\r\n"))))
+	})
+	t.Run("but once before each request, however they come", func(t *testing.T) {
+		s := serveBuiltIn(t)
+		text := "\r\n" + get + "\r\n" + get + "\r\n\r\n" + get
+		want := s.talk(text)
+		assert.Equal(t, []int{200, 200, 400}, statuses(parse(t, want)))
+		for cut := 1; cut < len(text); cut++ {
+			c := s.dial()
+			tell(t, c, text[:cut])
+			s.settle()
+			tell(t, c, text[cut:])
+			require.Equal(t, want, hear(t, c), "cut at %d", cut)
+		}
+	})
+}
+
 const moment = 60 * time.Millisecond
 
 // dribble sends a byte at a time, for ever, until the server has closed.

@@ -73,6 +73,7 @@ type connect struct {
 	sm.Returns[*stepio.TCPConn]
 	to       *backend
 	loop     *stepio.Loop
+	from     netip.AddrPort // the client's, asked for early: the kernel forgets it with a reset
 	deadline time.Time
 	lookup   stepio.Job[[]netip.AddrPort]
 	addrs    []netip.AddrPort // not tried yet
@@ -144,6 +145,14 @@ func (c *connect) Step(t *sm.Task) sm.Await {
 			panic(fmt.Sprintf("connect.Step: state %d", c.state))
 		}
 	}
+}
+
+// client is how the log names the client.
+func (c *connect) client() string {
+	if !c.from.IsValid() {
+		return "(reset before it was accepted)"
+	}
+	return c.from.String()
 }
 
 // Close ends what is still going on.

@@ -435,6 +435,22 @@ func TestSessionEndsAloneWhenTheBackendIsSilent(t *testing.T) {
 	assert.Contains(t, p.logged()[0], "i/o timeout")
 }
 
+func TestSessionNamesAClientThatHasGone(t *testing.T) {
+	s := newServer(t)
+	p := newProxy(t, s.Addr().String(), patience)
+	require.NoError(t, s.Close())
+	release := blockPool(t, p.pool)
+	client := p.client()
+	p.awaitResolving()
+	reset(t, client)
+	release()
+	p.idle()
+	require.Len(t, p.logged(), 1)
+	assert.Contains(t, p.logged()[0], "client "+client.LocalAddr().String()+": ")
+
+	assert.NotContains(t, new(connect).client(), "invalid")
+}
+
 // silent is an address that does not answer: of a listener whose queue is full.
 func silent(t *testing.T) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -478,7 +494,14 @@ func TestSessionIsDestroyedWhileItIsResolving(t *testing.T) {
 	p := newProxy(t, "127.0.0.1:1", patience)
 	blockPool(t, p.pool)
 	p.client()
-	eventually(t, func() (resolving bool) {
+	p.awaitResolving()
+	// The proxy ends with the test, and finds what is left.
+}
+
+// awaitResolving waits until the only session asks the resolver.
+func (p *proxy) awaitResolving() {
+	p.t.Helper()
+	eventually(p.t, func() (resolving bool) {
 		p.onLoop(func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -486,7 +509,6 @@ func TestSessionIsDestroyedWhileItIsResolving(t *testing.T) {
 		})
 		return resolving
 	}, func() string { return "the session does not resolve" })
-	// The proxy ends with the test, and finds what is left.
 }
 
 func TestConnectTriesEveryAddress(t *testing.T) {

@@ -43,7 +43,7 @@ func (s sessionState) String() string {
 }
 
 func newSession(client *stepio.TCPConn, to *backend) *session {
-	return &session{client: client, to: to, connect: &connect{to: to, loop: client.Loop()}}
+	return &session{client: client, to: to, connect: &connect{to: to, loop: client.Loop(), from: client.RemoteAddr()}}
 }
 
 func (s *session) Step(t *sm.Task) sm.Await {
@@ -55,7 +55,7 @@ func (s *session) Step(t *sm.Task) sm.Await {
 			}
 			server, err := s.connect.Result()
 			if err != nil {
-				s.to.logf("client %v: backend %s: %v", s.client.RemoteAddr(), s.to.addr, err)
+				s.to.logf("client %s: backend %s: %v", s.connect.client(), s.to.addr, err)
 				return sm.Done // Close, below, releases the client
 			}
 			s.connect, s.server = nil, server

@@ -54,6 +54,7 @@ const (
 	dialDone                        // conn or err is the result
 )
 
+// String is the state by name, for Dump.
 func (s dialState) String() string {
 	return [...]string{"dialStarting", "dialConnecting", "dialDone"}[s]
 }

@@ -81,6 +81,7 @@ const (
 	copyDone
 )
 
+// String is the state by name, for Dump.
 func (s copyState) String() string {
 	return [...]string{"copyReading", "copyWriting", "copyDone"}[s]
 }
@@ -161,6 +162,7 @@ const (
 	lingerDone                        // the connection is closed
 )
 
+// String is the state by name, for Dump.
 func (s lingerState) String() string {
 	return [...]string{"lingerEnding", "lingerDraining", "lingerDone"}[s]
 }

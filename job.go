@@ -50,6 +50,7 @@ const (
 	jobDone                       // value and err are the result
 )
 
+// String is the state by name, for Dump.
 func (s jobState) String() string {
 	return [...]string{"jobIdle", "jobSubmitting", "jobWaiting", "jobDone"}[s]
 }

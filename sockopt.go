@@ -60,6 +60,7 @@ func boolInt(on bool) int {
 // rawConn is a syscall.RawConn on a descriptor that does not block.
 type rawConn struct{ fd func() int }
 
+// Control implements syscall.RawConn.
 func (r rawConn) Control(f func(fd uintptr)) error {
 	fd := r.fd()
 	if fd < 0 {
@@ -69,6 +70,7 @@ func (r rawConn) Control(f func(fd uintptr)) error {
 	return nil
 }
 
+// Read implements syscall.RawConn: f is called once.
 func (r rawConn) Read(f func(fd uintptr) (done bool)) error {
 	done := false
 	if err := r.Control(func(fd uintptr) { done = f(fd) }); err != nil {
@@ -80,6 +82,7 @@ func (r rawConn) Read(f func(fd uintptr) (done bool)) error {
 	return nil
 }
 
+// Write implements syscall.RawConn: f is called once.
 func (r rawConn) Write(f func(fd uintptr) (done bool)) error { return r.Read(f) }
 
 // optionError wraps the failure of an option that a socket is opened with.

@@ -18,6 +18,7 @@ type ForgottenError struct {
 	State string // its state by name
 }
 
+// Error names the frame and its state.
 func (e *ForgottenError) Error() string {
 	return fmt.Sprintf("stepio: %s in state %s returned the zero Await", e.Frame, e.State)
 }
@@ -29,6 +30,7 @@ type PanicError struct {
 	Chain string // the frame chain, as Dump shows it
 }
 
+// Error is the value of the panic and, where it is known, the frame chain.
 func (e *PanicError) Error() string {
 	if e.Chain == "" {
 		return fmt.Sprintf("stepio: panic: %v", e.Value)

@@ -25,6 +25,7 @@ func (v *virtual) at(fd int) *virtualFD {
 	return &v.fds[fd]
 }
 
+// Park implements Parker.
 func (v *virtual) Park(t *Task, a Await) error {
 	d := v.at(a.FD())
 	d.waiters.Add(t)
@@ -35,8 +36,10 @@ func (v *virtual) Park(t *Task, a Await) error {
 	return nil
 }
 
+// Unpark implements Parker.
 func (v *virtual) Unpark(t *Task, fd int) { v.at(fd).waiters.Remove(t) }
 
+// Return implements Parker.
 func (v *virtual) Return(fd int, dirs Dir) {
 	d := v.at(fd)
 	d.edges |= dirs &^ d.waiters.Resume(dirs)

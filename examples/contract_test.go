@@ -183,6 +183,7 @@ func answers(t *testing.T, p program, addr string) {
 // not hang it.
 func TestServerStopsByManySignals(t *testing.T) {
 	each(t, func(t *testing.T, p program) {
+		needPrograms(t)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		cmd := p.command(ctx, "-addr", "127.0.0.1:0", "-loops", "2")

@@ -55,26 +55,31 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int) {
 	dir, err := os.MkdirTemp("", "stepio-examples-")
-	if err == nil {
-		defer func() { _ = os.RemoveAll(dir) }() // best effort, in the system's temporary folder
-		binaries = dir
-		err = build()
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	defer func() { _ = os.RemoveAll(dir) }() // best effort, in the system's temporary folder
+	binaries = dir
 	return m.Run()
 }
 
-// build builds every program once, with the race detector when the tests have it.
-func build() error {
+// needPrograms builds every program once, with the race detector when the tests
+// have it. Every test that runs one calls it first: what is looked at before
+// m.Run, the go command does not see, and so would answer from its cache
+// although a program has changed.
+func needPrograms(t *testing.T) {
+	t.Helper()
+	require.NoError(t, build())
+}
+
+var build = sync.OnceValue(func() error {
 	var packages []string
 	for _, p := range programs {
 		packages = append(packages, "./"+p.name)
 	}
 	return built.Programs(binaries, raceDetector, packages...)
-}
+})
 
 // command is the program with its arguments, and those that it needs.
 func (p program) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -95,6 +100,7 @@ type outcome struct {
 // run waits until the program ends by itself.
 func (p program) run(t *testing.T, args ...string) outcome {
 	t.Helper()
+	needPrograms(t)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return finish(t, p.command(ctx, args...))
@@ -126,6 +132,7 @@ type process struct {
 // it before, it is stopped by SIGTERM when the test ends, which must succeed.
 func (p program) start(t *testing.T, args ...string) *process {
 	t.Helper()
+	needPrograms(t)
 	s := &process{t: t, cmd: p.command(context.Background(), args...), stdout: newLines(), stderr: newLines()}
 	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
 	require.NoError(t, s.cmd.Start())

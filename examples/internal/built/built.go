@@ -15,8 +15,9 @@ import (
 //
 // The go command caches a test's result until something that it depends on has
 // changed, and does not see what a go build inside the test depends on. It does
-// see which files the test looks at (go help test): so Programs looks at every
-// source of the module.
+// see which files the test looks at (go help test), from the call of m.Run on: so
+// Programs, which a test must call and not TestMain, looks at every source of
+// the module.
 func Programs(dir string, race bool, packages ...string) error {
 	if err := lookAtSources(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -280,6 +281,49 @@ func TestConnAnswersAFloodInOrder(t *testing.T) {
 	}
 	_, err := r.Peek(1)
 	assert.Equal(t, io.EOF, err)
+}
+
+// Answers that the socket does not take at once wait in memory of their own: the
+// batch is the other connection's meanwhile.
+func TestConnAnswersInOrderThroughSmallBuffers(t *testing.T) {
+	s := serveBuiltIn(t)
+	const requests = 4000
+	clients := make([]*net.TCPConn, 2)
+	for i := range clients {
+		clients[i] = s.dial()
+		require.NoError(t, clients[i].SetReadBuffer(64<<10)) // smaller ones make the kernel slow
+		s.await(func() bool { return len(s.conns) == i+1 }, "no connection")
+		s.onLoop(func() { require.NoError(t, s.conns[i].sock.SetWriteBuffer(16<<10)) })
+	}
+	paths := []string{"/hello", "/json"}
+	for i, c := range clients {
+		go func() { // the reader finds a failure
+			_, _ = io.WriteString(c, strings.Repeat("GET "+paths[i]+" HTTP/1.1\r\nHost: a\r\n\r\n", requests))
+			_ = c.CloseWrite()
+		}()
+	}
+	blocked := func() bool {
+		for _, c := range s.conns {
+			if c.out.Pending() == 0 {
+				return false
+			}
+		}
+		return true
+	}
+	s.await(blocked, "not everybody's answers wait")
+	readers := []*bufio.Reader{bufio.NewReader(clients[0]), bufio.NewReader(clients[1])}
+	bodies := []string{hello, `{"message":"Hello, World!"}` + "\n"}
+	for range requests {
+		for i, r := range readers {
+			got := read(t, r, http.MethodGet)
+			require.Equal(t, 200, got.status)
+			require.Equal(t, bodies[i], got.body)
+		}
+	}
+	for _, r := range readers {
+		_, err := r.Peek(1)
+		assert.Equal(t, io.EOF, err)
+	}
 }
 
 func TestConnSendsLargeContentInOrder(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,6 +16,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/sm"
 )
 
 const (
@@ -324,6 +328,39 @@ func TestConnAnswersInOrderThroughSmallBuffers(t *testing.T) {
 		_, err := r.Peek(1)
 		assert.Equal(t, io.EOF, err)
 	}
+}
+
+// counted is a connection that counts its steps.
+type counted struct {
+	*conn
+	steps int
+}
+
+func (c *counted) Step(t *sm.Task) sm.Await {
+	c.steps++
+	return c.conn.Step(t)
+}
+
+func TestConnLetsTheOthersHaveTheirTurn(t *testing.T) {
+	s := serveBuiltIn(t)
+	const requests = 16 * mostAnswers
+	var flood *counted
+	s.onLoop(func() {
+		ln, err := stepio.ListenTCP(s.loop, netip.MustParseAddrPort("127.0.0.1:0"), stepio.ListenOptions{})
+		require.NoError(t, err)
+		s.addr = ln.Addr().String()
+		site, err := loadSite("")
+		require.NoError(t, err)
+		server := newServer(site, quick)
+		task := s.loop.Spawn(stepio.NewServe(ln, func(sock *stepio.TCPConn) sm.Frame {
+			flood = &counted{conn: &conn{sock: sock, server: server}}
+			return flood
+		}))
+		t.Cleanup(func() { s.onLoop(task.Destroy) })
+	})
+	all := parse(t, s.talkOut(strings.Repeat(get, requests)))
+	assert.Len(t, all, requests)
+	s.onLoop(func() { assert.GreaterOrEqual(t, flood.steps, requests/mostAnswers) })
 }
 
 func TestConnSendsLargeContentInOrder(t *testing.T) {

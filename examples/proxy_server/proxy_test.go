@@ -617,6 +617,22 @@ func TestSessionDoesNotDelaySmallWrites(t *testing.T) {
 	})
 }
 
+// A peer that has vanished without a word ends its session some day.
+func TestSessionKeepsBothConnectionsAlive(t *testing.T) {
+	p, client, server := pair(t)
+	write(t, client, "through")
+	read(t, server, "through")
+	p.onLoop(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, conn := range []*stepio.TCPConn{p.sessions[0].client, p.sessions[0].server} {
+			on, err := syscall.GetsockoptInt(conn.FD(), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
+			assert.NoError(t, err)
+			assert.NotZero(t, on)
+		}
+	})
+}
+
 func TestStatesHaveNames(t *testing.T) {
 	assert.Equal(t, "sessionPassing", sessionPassing.String())
 	assert.Equal(t, "wayEnded", wayEnded.String())

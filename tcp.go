@@ -146,14 +146,14 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 
 // CloseWrite ends the output: the peer reads end of input after what was
 // written. Reading goes on.
-func (c *TCPConn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+func (c *TCPConn) CloseWrite() error { return c.shutdown("CloseWrite", unix.SHUT_WR) }
 
 // CloseRead ends the input: Read answers io.EOF from now on. On Linux the peer
 // is not told.
-func (c *TCPConn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+func (c *TCPConn) CloseRead() error { return c.shutdown("CloseRead", unix.SHUT_RD) }
 
-func (c *TCPConn) shutdown(how int) error {
-	c.loop.owner.check("TCPConn.CloseWrite")
+func (c *TCPConn) shutdown(method string, how int) error {
+	c.check(method)
 	if c.fd < 0 {
 		return c.netError("close", net.ErrClosed)
 	}

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -150,10 +151,7 @@ func (e *pooledEcho) Err() error { return e.err }
 // Close gives up the job, whose message nobody waits for any more, and releases
 // the connection.
 func (e *pooledEcho) Close() error {
-	if err := e.job.Close(); err != nil {
-		return err
-	}
-	return e.conn.Close()
+	return errors.Join(e.job.Close(), e.conn.Close())
 }
 
 // handle stands for the work that a real server would do.

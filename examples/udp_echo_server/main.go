@@ -195,10 +195,7 @@ func (e *pooledEcho) Err() error { return e.err }
 // Close gives up the job, whose batch nobody waits for any more, and releases
 // the socket, with which the tasks that share it end.
 func (e *pooledEcho) Close() error {
-	if err := e.job.Close(); err != nil {
-		return err
-	}
-	return e.conn.Close()
+	return errors.Join(e.job.Close(), e.conn.Close())
 }
 
 // handle stands for the work that a real server would do.

@@ -10,10 +10,11 @@ import (
 // A Group is N loops, each running on a goroutine of its own, and so, as long as
 // there are processors, on a thread of its own. The goroutines are not locked to
 // their threads: the Go scheduler preempts a goroutine every 10 ms, and a locked
-// one costs five futex calls each time (docs/internals.md). A connection stays
-// on the loop that it was accepted by, or handed to: two ways to spread them
-// are a listener a loop on one address, with ListenOptions.ReusePort, and one
-// acceptor that posts descriptors to Next.
+// one needs another thread to be woken each time (docs/internals.md).
+//
+// A connection stays on the loop that it was accepted by, or handed to: two ways
+// to spread them are a listener a loop on one address, with
+// ListenOptions.ReusePort, and one acceptor that posts descriptors to Next.
 //
 // A loop that ends, because it fails or is stopped, stops the others: a server
 // that has lost some of its loops is not left running. Join returns the error.

@@ -9,8 +9,9 @@ import (
 )
 
 // sys is the seam between this library and the kernel: every syscall on a
-// socket or a poller is one of its methods. A test can put a simulated kernel
-// under the real code; without one, a call costs one predicted branch more.
+// socket is one of its methods, and a poller comes from newPoller, whole. A test
+// can put a simulated kernel under the real code; without one, a call costs one
+// predicted branch more. Adopt alone goes past it: its socket is package net's.
 //
 // The methods retry EINTR, and report errno 0 for success. A caller's buffer
 // never crosses the simulation's interface, or it would escape to the heap at

@@ -28,6 +28,7 @@ type Loop struct {
 	report  func(*sm.Task, error)
 	state   atomic.Uint32
 	stopped atomic.Bool
+	yielder yielder
 	owner   owner
 	starved []*TCPListener // backing off for lack of descriptors or memory
 	spares  spareBuffers
@@ -133,6 +134,8 @@ func (l *Loop) Run() error {
 		return ErrLoopClosed
 	}
 	defer l.state.Store(loopRan)
+	running.Add(1)
+	defer running.Add(-1)
 	l.owner.claim()
 	var err error
 	for err == nil && !l.stopped.Load() {
@@ -149,6 +152,7 @@ func (l *Loop) Run() error {
 func (l *Loop) turn() error {
 	var timeout time.Duration
 	if !l.sched.Busy() && l.mail.empty() {
+		l.yielder.yield() // what others post or wake meanwhile need not ring
 		l.mail.alert.Store(false)
 		// From here on a post or a wake rings; this is the last look.
 		timeout = l.sched.Timeout()

@@ -1,0 +1,71 @@
+package stepio
+
+import (
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/stepio-go/stepio/sm"
+)
+
+// waitSpy looks at the world before every wait that may block.
+type waitSpy struct {
+	poller
+	look func()
+}
+
+func (p waitSpy) wait(events []event, timeout time.Duration) (int, error) {
+	if timeout != 0 {
+		p.look()
+	}
+	return p.poller.wait(events, timeout)
+}
+
+// With one processor, what a step has made ready runs before the loop waits: it
+// need not wait for the runtime to find the loop in a syscall.
+func TestYieldComesBeforeTheWaitWhenThereIsOneProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	w := newTestLoop(t)
+	pool := NewPool(1, 16)
+	defer pool.Join()
+	defer pool.Stop()
+	const jobs = 100
+	submitted, ran, behind, waits := 0, atomic.Int64{}, 0, 0
+	w.Loop.poller = waitSpy{w.Loop.poller, func() {
+		waits++
+		if int(ran.Load()) < submitted {
+			behind++
+		}
+	}}
+	w.spawn(func(task *sm.Task) sm.Await {
+		if submitted == jobs && ran.Load() == jobs {
+			w.Stop()
+			return sm.Done
+		}
+		if submitted < jobs {
+			assert.NoError(t, pool.TrySubmit(func() { ran.Add(1) }))
+			submitted++
+		}
+		return sm.Park.Until(time.Now().Add(time.Millisecond))
+	})
+	w.run()
+	assert.NoError(t, w.joined())
+	assert.GreaterOrEqual(t, waits, jobs/2)
+	// The runtime may itself take the processor away in between.
+	assert.Less(t, behind, jobs/4)
+}
+
+func TestYieldCountsTheLoopsThatRun(t *testing.T) {
+	before := running.Load()
+	l, err := NewLoop()
+	assert.NoError(t, err)
+	during := make(chan int32, 1)
+	assert.NoError(t, l.Post(func() { during <- running.Load(); l.Stop() }))
+	assert.NoError(t, l.Run())
+	assert.Equal(t, before+1, <-during)
+	assert.Equal(t, before, running.Load())
+	assert.NoError(t, l.Close())
+}

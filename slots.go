@@ -48,7 +48,10 @@ const (
 // never move: an idle slot costs 16 bytes, and growing leaves no garbage.
 type slots struct{ pieces []*[slotPiece]slot }
 
-const slotPiece = 256
+// slotPiece slots are 32 KiB: from that size on, Go allocates whole pages, with
+// no header and no rounding to a size class, which cost 3 bytes a slot in pieces
+// of 256.
+const slotPiece = 2048
 
 // get is the slot of fd, nil when fd was never seen.
 func (t *slots) get(fd int) *slot {

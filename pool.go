@@ -136,6 +136,7 @@ func (p *Pool) submit(e *errand, patient bool) error {
 	p.line.push(e)
 	if p.idle > 0 {
 		p.wanted.Signal()
+		handed.Add(1)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // How a loop and the Go scheduler get on. A loop waits through the scheduler,
-// so that others can have its processor meanwhile, and before that it yields:
+// so that others can have its processor meanwhile, and before a wait it yields:
 //
 //   - Every few milliseconds, whatever else there is. The runtime's monitor takes
 //     the processor of a goroutine that it finds in a syscall, and that has not
@@ -17,30 +17,44 @@ import (
 //     runtime/proc.go, Go 1.26). A loop that only ever goes from one wait to the
 //     next is never scheduled anew: its processor would be taken away as often as
 //     the monitor looks, which is every 20 µs as long as it finds one to take.
-//   - Before each wait, when no processor is free for other goroutines. What the
-//     loop has made ready, a pool's worker above all, would else run only when
-//     the monitor takes the processor away. A yield that finds nothing costs 0.2
-//     µs; with a processor free it would wake a thread each time to look for work.
+//   - With one processor, before each wait. What the loop or anyone has made ready
+//     would else run only when the monitor takes the processor away.
+//   - With no more processors than loops, after a pool was given work: its worker
+//     may have no processor but this. Not before each wait: where one of them is
+//     idle, a yield wakes a thread to look for work.
 //
-// docs/internals.md has the figures.
+// A yield that finds nothing to do costs 0.2 µs. docs/internals.md has the
+// figures.
 type yielder struct {
-	last    time.Duration // when it yielded, by sm.Monotonic
-	crowded bool          // as of then, there is no processor to spare
+	last    time.Duration // when it was due, by sm.Monotonic
+	alone   bool          // as of then, there is one processor
+	crowded bool          // as of then, there is none that no loop has
+	handed  uint32        // handed, at the last wait
 }
 
 const yieldEvery = 5 * time.Millisecond
 
-// running counts the loops in Run.
-var running atomic.Int32
+var (
+	running atomic.Int32  // loops in Run
+	handed  atomic.Uint32 // how often a pool has called a worker
+)
 
+// yield is called before each wait that may block.
 func (y *yielder) yield() {
 	now := sm.Monotonic()
 	due := now-y.last >= yieldEvery
 	if due {
 		y.last = now
-		y.crowded = int(running.Load()) >= runtime.GOMAXPROCS(0)
+		y.look(runtime.GOMAXPROCS(0), int(running.Load()))
 	}
-	if due || y.crowded {
+	calls := handed.Load()
+	called := calls != y.handed
+	y.handed = calls
+	if due || y.alone || y.crowded && called {
 		runtime.Gosched()
 	}
+}
+
+func (y *yielder) look(processors, loops int) {
+	y.alone, y.crowded = processors == 1, loops >= processors
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio/sm"
 )
@@ -56,6 +57,38 @@ func TestYieldComesBeforeTheWaitWhenThereIsOneProcessor(t *testing.T) {
 	assert.GreaterOrEqual(t, waits, jobs/2)
 	// The runtime may itself take the processor away in between.
 	assert.Less(t, behind, jobs/4)
+}
+
+func TestYieldKnowsWhoHasAProcessor(t *testing.T) {
+	for _, c := range []struct {
+		processors, loops int
+		alone, crowded    bool
+	}{
+		{1, 1, true, true},
+		{2, 1, false, false},
+		{2, 2, false, true},
+		{2, 3, false, true},
+		{8, 7, false, false},
+	} {
+		var y yielder
+		y.look(c.processors, c.loops)
+		assert.Equal(t, c.alone, y.alone, "%+v", c)
+		assert.Equal(t, c.crowded, y.crowded, "%+v", c)
+	}
+}
+
+func TestYieldFollowsAPoolThatWasGivenWork(t *testing.T) {
+	pool := NewPool(1, 16)
+	defer pool.Join()
+	defer pool.Stop()
+	require.Eventually(t, func() bool {
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return pool.idle == 1
+	}, patience, time.Millisecond)
+	before := handed.Load()
+	require.NoError(t, pool.TrySubmit(func() {}))
+	assert.Equal(t, before+1, handed.Load())
 }
 
 func TestYieldCountsTheLoopsThatRun(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -39,13 +40,16 @@ func (p lookFirst) wait(events []event, timeout time.Duration) (int, error) {
 	return p.poller.wait(events, timeout)
 }
 
-// rawFirst waits up to 50 µs without telling the Go scheduler before every wait
-// that may block.
-type rawFirst struct{ *epoll }
+// rawFirst waits for a while without telling the Go scheduler before every wait
+// that may block, with epoll_pwait2, which counts in nanoseconds.
+type rawFirst struct {
+	*epoll
+	most time.Duration
+}
 
 func (p rawFirst) wait(events []event, timeout time.Duration) (int, error) {
 	if timeout != 0 {
-		brief := unix.Timespec{Nsec: 50_000}
+		brief := unix.NsecToTimespec(int64(p.most))
 		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd),
 			uintptr(unsafe.Pointer(&p.buf[0])), uintptr(len(p.buf)), uintptr(unsafe.Pointer(&brief)), 0, 0)
 		if errno == 0 && n > 0 {
@@ -55,22 +59,28 @@ func (p rawFirst) wait(events []event, timeout time.Duration) (int, error) {
 	return p.epoll.wait(events, timeout)
 }
 
+// never is when a loop that does not yield yields next.
+const never = time.Duration(math.MaxInt64 / 2)
+
 func BenchmarkWait(b *testing.B) {
 	strategies := []struct {
 		name   string
+		yields bool
 		locked bool // the loop's goroutine, to its thread
 		wrap   func(poller) poller
 	}{
-		{"block", false, func(p poller) poller { return p }},
-		{"block-locked", true, func(p poller) poller { return p }},
-		{"look-first", false, func(p poller) poller { return lookFirst{p} }},
-		{"raw-50us-first", false, func(p poller) poller { return rawFirst{p.(*epoll)} }},
+		{"yield", true, false, func(p poller) poller { return p }},
+		{"yield-locked", true, true, func(p poller) poller { return p }},
+		{"block", false, false, func(p poller) poller { return p }},
+		{"look-first", true, false, func(p poller) poller { return lookFirst{p} }},
+		{"raw-50us", true, false, func(p poller) poller { return rawFirst{p.(*epoll), 50 * time.Microsecond} }},
+		{"raw-5ms", true, false, func(p poller) poller { return rawFirst{p.(*epoll), 5 * time.Millisecond} }},
 	}
 	for _, conns := range []int{1, 10, 100} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			var clients []*waitClient
 			for _, s := range strategies {
-				clients = append(clients, startWaitClient(b, serveWait(b, s.locked, s.wrap), conns))
+				clients = append(clients, startWaitClient(b, serveWait(b, s.yields, s.locked, s.wrap), conns))
 			}
 			requests := make([]float64, len(clients))
 			cpu := make([]time.Duration, len(clients))
@@ -99,10 +109,13 @@ func BenchmarkWait(b *testing.B) {
 }
 
 // serveWait runs an echo server whose loop waits as wrap says.
-func serveWait(b *testing.B, locked bool, wrap func(poller) poller) netip.AddrPort {
+func serveWait(b *testing.B, yields, locked bool, wrap func(poller) poller) netip.AddrPort {
 	l, err := NewLoop()
 	require.NoError(b, err)
 	l.poller = wrap(l.poller)
+	if !yields {
+		l.yielder.last = never
+	}
 	ln, err := ListenTCP(l, netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
 	require.NoError(b, err)
 	l.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame { return &echoFrame{conn: c} }))

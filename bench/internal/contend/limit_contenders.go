@@ -1,0 +1,22 @@
+package contend
+
+// limitContenders are the servers in C: no more than the system calls that the
+// work takes. What they cost is the bound for the others.
+func limitContenders() []Contender {
+	epoll := cProgram(map[Service]string{Echo: "echo", EchoUDP: "udp", Fanout: "fanout"})
+	batches := cProgram(map[Service]string{EchoUDP: "mmsg"})
+	return []Contender{
+		{
+			Name:    "C epoll",
+			About:   "Hand-tuned C on one thread: level-triggered epoll, one registration, and one recv and one send a message.",
+			Limit:   true,
+			Program: epoll,
+		},
+		{
+			Name:    "C mmsg",
+			About:   "Hand-tuned C on one thread: recvmmsg that waits, and sendmmsg, 64 datagrams a call.",
+			Limit:   true,
+			Program: batches,
+		},
+	}
+}

@@ -1,0 +1,9 @@
+package contend
+
+// peerContenders are the libraries that stepio is compared with, in the order
+// of the tables.
+func peerContenders() []Contender {
+	list := []Contender{netPeer(), netSmallPeer()}
+	list = append(list, gnetPeers()...)
+	return append(list, nbioPeer(), netpollPeer(), evioPeer(), gaioPeer(), netHTTPPeer(), fastHTTPPeer())
+}

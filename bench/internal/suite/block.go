@@ -1,0 +1,206 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stepio-go/stepio/bench/internal/result"
+)
+
+// What the parts of a run take besides their windows, as far as the progress
+// line is concerned. Measured on two CPUs of a virtual machine.
+const (
+	costStart  = 120 * time.Millisecond // both processes of a session, from start to end
+	costOpened = 85 * time.Microsecond  // a connection, opened and closed
+	costServed = 25 * time.Microsecond  // its share of a window in which all have one message
+	costTrace  = 50 * time.Millisecond  // to attach strace and to detach it
+	costTraced = 130 * time.Microsecond // such a share under strace
+	costSettle = 300 * time.Millisecond // a server's memory, until it stays the same
+	costParked = 10 * time.Second
+)
+
+// warming is the length of the window that warms up a session, and tracing of
+// the one under strace, of which as many syscalls are seen as are needed.
+func warming(window time.Duration) time.Duration { return window / 2 }
+
+func tracing(window time.Duration) time.Duration { return min(window, 150*time.Millisecond) }
+
+// cost is the estimate of a block.
+func (r *runner) cost(block []Scenario) time.Duration {
+	var sum time.Duration
+	for i := range block {
+		s := &block[i]
+		each := r.costOpen(s) + r.costTrace(s)
+		if s.Points == nil {
+			each += time.Duration(r.cfg.Rounds) * r.costWindow(s)
+		}
+		sum += time.Duration(len(r.members(s))) * each
+	}
+	return sum
+}
+
+func (r *runner) costOpen(s *Scenario) time.Duration {
+	cost := costStart + time.Duration(s.Conns+s.Idle)*costOpened
+	if s.Points != nil {
+		return cost + time.Duration(len(s.Points))*costSettle
+	}
+	return cost + max(warming(s.window(r.cfg.Window)), time.Duration(s.Conns)*costServed)
+}
+
+func (r *runner) costWindow(s *Scenario) time.Duration {
+	return max(s.window(r.cfg.Window), time.Duration(s.Conns)*costServed)
+}
+
+func (r *runner) costTrace(s *Scenario) time.Duration {
+	if !r.traces(s) {
+		return 0
+	}
+	return costTrace + max(tracing(s.window(r.cfg.Window)), time.Duration(s.Conns)*costTraced)
+}
+
+// traces says whether the syscalls of a scenario are counted.
+func (r *runner) traces(s *Scenario) bool {
+	return s.Points == nil && s.Conns <= r.cfg.TraceConns
+}
+
+// members returns who takes part in the scenario.
+func (r *runner) members(s *Scenario) []member {
+	var out []member
+	for _, m := range r.cast {
+		if m.commands[s.Service].args != nil && s.takes(m.Contender) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// A field is a block under way: one session for each of its scenarios and
+// contenders.
+type field struct {
+	names    []string     // of the contenders
+	sessions [][]*session // of each, in the order of the scenarios
+	out      []result.Scenario
+}
+
+// enter makes the rows and the sessions of a block.
+func (r *runner) enter(block []Scenario) *field {
+	f := &field{}
+	places := make(map[string]int)
+	for i := range block {
+		s := &block[i]
+		out, members := s.Scenario, r.members(s)
+		// At its full length at once: the sessions keep pointers to the rows.
+		out.Rows = make([]result.Row, len(members))
+		for j, m := range members {
+			out.Rows[j] = result.Row{Contender: m.Name, Samples: []result.Sample{}}
+			place, ok := places[m.Name]
+			if !ok {
+				place = len(f.names)
+				places[m.Name] = place
+				f.names = append(f.names, m.Name)
+				f.sessions = append(f.sessions, nil)
+			}
+			f.sessions[place] = append(f.sessions[place], &session{
+				scenario: s, member: m, row: &out.Rows[j],
+			})
+		}
+		f.out = append(f.out, out)
+	}
+	return f
+}
+
+// measure runs a block of scenarios: all servers up, a window each to warm up,
+// the rounds, a window each under strace, all down. The error is the context's.
+func (r *runner) measure(ctx context.Context, block []Scenario) ([]result.Scenario, error) {
+	f := r.enter(block)
+	err := r.rounds(ctx, f)
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			s.finish(ctx, s.close(ctx))
+		}
+	}
+	return f.out, err
+}
+
+func (r *runner) rounds(ctx context.Context, f *field) error {
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			r.step(s.scenario.ID+": starting "+s.member.Name, 0)
+			err := s.start(ctx, r.cfg)
+			if err == nil {
+				_, err = s.run(ctx, warming(s.scenario.window(r.cfg.Window)))
+			}
+			s.finish(ctx, err)
+			r.done += r.costOpen(s.scenario)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	for round := range r.cfg.Rounds {
+		for _, i := range order(f.names, round) {
+			sessions := slices.Clone(f.sessions[i])
+			if round%2 == 1 {
+				slices.Reverse(sessions)
+			}
+			for _, s := range sessions {
+				window := s.scenario.window(r.cfg.Window)
+				if s.open {
+					r.step(fmt.Sprintf("%s: round %d of %d, %s", s.scenario.ID, round+1, r.cfg.Rounds, s.member.Name), 0)
+					s.finish(ctx, s.sample(ctx, round, window))
+				}
+				r.done += r.costWindow(s.scenario)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+		}
+	}
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			if s.open && r.traces(s.scenario) {
+				r.step(s.scenario.ID+": syscalls of "+s.member.Name, 0)
+				failure, untold := s.trace(ctx, tracing(s.scenario.window(r.cfg.Window)))
+				s.finish(ctx, failure)
+				if untold != nil && ctx.Err() == nil {
+					r.note("%s: no syscalls of %s: %v", s.scenario.ID, s.member.Name, untold)
+				}
+			}
+			r.done += r.costTrace(s.scenario)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// density weighs the contenders one after the other: there is nothing to
+// interleave, memory does not hurry. The error is the context's.
+func (r *runner) density(ctx context.Context, block []Scenario) ([]result.Scenario, error) {
+	f := r.enter(block)
+	for _, sessions := range f.sessions {
+		for _, s := range sessions {
+			r.step(s.scenario.ID+": "+s.member.Name, 0)
+			err := s.start(ctx, r.cfg)
+			for _, conns := range s.scenario.Points {
+				if err != nil {
+					break
+				}
+				var point result.DensityPoint
+				if point, err = s.weigh(ctx, conns); err == nil {
+					s.row.Density = append(s.row.Density, point)
+				}
+			}
+			s.finish(ctx, err)
+			s.finish(ctx, s.close(ctx))
+			r.done += r.costOpen(s.scenario)
+			if ctx.Err() != nil {
+				return f.out, ctx.Err()
+			}
+		}
+	}
+	return f.out, nil
+}

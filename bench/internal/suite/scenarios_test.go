@@ -1,0 +1,61 @@
+package suite
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/bench/internal/contend"
+)
+
+func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
+	want := []string{
+		"echo-64B-1", "echo-64B-100", "echo-64B-1000", "echo-64B-10000", "pipeline-16", "echo-4KiB", "echo-64KiB",
+		"active-100", "active-100-idle-15000", "density", "churn", "udp-64B", "http-hello", "http-hello-pipelined",
+		"fanout-1000", "fanout-10000",
+	}
+	var got []string
+	titles := make(map[string]bool)
+	for _, s := range Scenarios() {
+		got = append(got, s.ID)
+		require.False(t, titles[s.Title], "%s: %s", s.ID, s.Title)
+		titles[s.Title] = true
+		require.NotEmpty(t, s.Group)
+		require.NotEmpty(t, s.Unit)
+		require.Positive(t, s.Stretch)
+		for _, name := range s.Only {
+			_, ok := contend.Find(name)
+			require.True(t, ok, "%s: there is no %q", s.ID, name)
+		}
+	}
+	require.Equal(t, want, got)
+}
+
+func TestPairsAreOfContendersThatThereAre(t *testing.T) {
+	for _, pair := range pairs {
+		_, ok := contend.Find(pair[0])
+		require.True(t, ok, pair[0])
+		limit, ok := contend.Find(pair[1])
+		require.True(t, ok, pair[1])
+		require.True(t, limit.Limit)
+	}
+}
+
+func TestBlocksKeepNeighboursTogether(t *testing.T) {
+	got := blocks(Scenarios())
+	require.Len(t, got, len(Scenarios())-1)
+	for _, block := range got {
+		if len(block) > 1 {
+			require.Equal(t, ActiveAlone, block[0].ID)
+			require.Equal(t, ActiveAmong, block[1].ID)
+		}
+	}
+}
+
+func TestWindowsStretch(t *testing.T) {
+	s := tcpEcho("x", "echo", 1, 64, 1)
+	require.Equal(t, time.Second, s.window(time.Second))
+	s.Stretch = 3
+	require.Equal(t, 3*time.Second, s.window(time.Second))
+}

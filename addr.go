@@ -32,17 +32,6 @@ func toSockaddr(addr netip.AddrPort) (unix.Sockaddr, syscall.Errno) {
 	}
 }
 
-func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(inet6(sa.Addr, sa.ZoneId), uint16(sa.Port))
-	default:
-		return netip.AddrPort{}
-	}
-}
-
 // inet6 is the address of an IPv6 socket. An IPv4-mapped one is the IPv4
 // address that it stands for.
 func inet6(ip [16]byte, scope uint32) netip.Addr {

@@ -36,9 +36,9 @@ func refusing(t *testing.T) netip.AddrPort {
 	fd := streamSocket(t)
 	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	sa, err := unix.Getsockname(fd)
-	require.NoError(t, err)
-	return fromSockaddr(sa)
+	addr, errno := rawLocalAddr(fd)
+	require.Zero(t, errno)
+	return addr
 }
 
 // stuck is an address that answers no connection attempt: its queue is full.
@@ -57,7 +57,9 @@ func stuck(t *testing.T) netip.AddrPort {
 			require.Equal(t, unix.EINPROGRESS, err)
 		}
 	}
-	return fromSockaddr(sa)
+	addr, errno := rawLocalAddr(fd)
+	require.Zero(t, errno)
+	return addr
 }
 
 func TestDialTCPConnects(t *testing.T) {

@@ -29,9 +29,9 @@ func TestSockaddrIsTheKernels(t *testing.T) {
 		require.Zero(t, errno)
 		got, err := AddrPortFromSockaddr(&sa)
 		require.NoError(t, err)
-		want, errno := rawLocalAddr(fd)
+		bound, errno := rawLocalAddr(fd)
 		require.Zero(t, errno)
-		assert.Equal(t, want, got)
+		assert.Equal(t, bound, got)
 		assert.Equal(t, addr.Addr(), got.Addr())
 		assert.NotZero(t, got.Port())
 	}

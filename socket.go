@@ -294,10 +294,33 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) {
 	return rawConn{s.FD}, nil
 }
 
+// What a peer does to a connection by a reset. Strangers can do it by the
+// thousand, so it costs neither a syscall nor memory: the errors are shared and
+// have no addresses. The kernel has forgotten the peer's.
+var (
+	errReadReset  = gone("read", unix.ECONNRESET)
+	errWriteReset = gone("write", unix.ECONNRESET)
+	errWritePipe  = gone("write", unix.EPIPE)
+)
+
+func gone(op string, errno syscall.Errno) error {
+	return netError(op, "tcp", os.NewSyscallError(op, errno), netip.AddrPort{}, netip.AddrPort{})
+}
+
 // opError is errno of the syscall that has the operation's name.
 func (s *socket) opError(op string, errno syscall.Errno) error { return s.opErrorOf(op, op, errno) }
 
 func (s *socket) opErrorOf(op, call string, errno syscall.Errno) error {
+	if s.network == networkTCP {
+		switch {
+		case op == "read" && errno == unix.ECONNRESET:
+			return errReadReset
+		case op == "write" && errno == unix.ECONNRESET:
+			return errWriteReset
+		case op == "write" && errno == unix.EPIPE:
+			return errWritePipe
+		}
+	}
 	return s.netError(op, os.NewSyscallError(call, errno))
 }
 

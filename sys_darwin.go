@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -87,4 +88,31 @@ func rawWrite(fd int, p []byte) (int, syscall.Errno) {
 		err = unix.ECONNRESET
 	}
 	return max(n, 0), errnoOf(err)
+}
+
+func rawLocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, errnoOf(err)
+	}
+	return fromSockaddr(sa), 0
+}
+
+func rawRemoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
+	sa, err := unix.Getpeername(fd)
+	if err != nil {
+		return netip.AddrPort{}, errnoOf(err)
+	}
+	return fromSockaddr(sa), 0
+}
+
+func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(inet6(sa.Addr, sa.ZoneId), uint16(sa.Port))
+	default:
+		return netip.AddrPort{}
+	}
 }

@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -30,6 +31,22 @@ const inheritsNoDelay = true
 func rawClose(fd int) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 	return errno
+}
+
+func rawLocalAddr(fd int) (netip.AddrPort, syscall.Errno) { return rawAddr(unix.SYS_GETSOCKNAME, fd) }
+
+func rawRemoteAddr(fd int) (netip.AddrPort, syscall.Errno) { return rawAddr(unix.SYS_GETPEERNAME, fd) }
+
+// rawAddr is getsockname(2) or getpeername(2). Those of x/sys make a getsockopt
+// more, to tell Bluetooth's protocols apart.
+func rawAddr(trap uintptr, fd int) (netip.AddrPort, syscall.Errno) {
+	var sa sockaddr
+	length := uint32(len(sa))
+	_, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return sa.addrPort()
 }
 
 // epollWait waits for events, timeout in milliseconds. A wait that can't block

@@ -48,19 +48,3 @@ func rawSetOption(fd, level, name, value int) syscall.Errno {
 	}
 	return errnoOf(unix.SetsockoptInt(fd, level, name, value))
 }
-
-func rawLocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return netip.AddrPort{}, errnoOf(err)
-	}
-	return fromSockaddr(sa), 0
-}
-
-func rawRemoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
-	sa, err := unix.Getpeername(fd)
-	if err != nil {
-		return netip.AddrPort{}, errnoOf(err)
-	}
-	return fromSockaddr(sa), 0
-}

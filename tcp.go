@@ -43,8 +43,9 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // sending; 0 and ErrWouldBlock when nothing has arrived, or the step's budget
 // is used up: return c.Readable() and try again; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
-// what the kernel says, after which c can only be closed. An empty p panics: it
-// could not tell end of input from no room. Loop only.
+// what the kernel says, after which c can only be closed: syscall.ECONNRESET
+// names no addresses. An empty p panics: it could not tell end of input from no
+// room. Loop only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Read")

@@ -65,7 +65,26 @@ func TestTCPConnReadErrorIsAsInPackageNet(t *testing.T) {
 	assert.Equal(t, "read", op.Op)
 	assert.Equal(t, "tcp", op.Net)
 	assert.ErrorIs(t, err, syscall.ECONNRESET)
-	assert.Contains(t, err.Error(), "read tcp ")
+	assert.EqualError(t, err, "read tcp: read: connection reset by peer")
+}
+
+// Strangers can reset connections by the thousand: the error costs nothing.
+func TestTCPConnResetCostsNoMemory(t *testing.T) {
+	w := newTestLoop(t)
+	c, _ := w.pair()
+	for _, of := range []struct {
+		op    string
+		errno syscall.Errno
+	}{{"read", syscall.ECONNRESET}, {"write", syscall.ECONNRESET}, {"write", syscall.EPIPE}} {
+		var err error
+		assert.Zero(t, testing.AllocsPerRun(100, func() { err = c.opError(of.op, of.errno) }))
+		assert.ErrorIs(t, err, of.errno)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		assert.Equal(t, of.op, op.Op)
+	}
+	other := c.opError("read", syscall.ETIMEDOUT)
+	assert.Contains(t, other.Error(), c.RemoteAddr().String())
 }
 
 // After a short read, Read answers ErrWouldBlock without asking the kernel, but

@@ -22,14 +22,14 @@ import (
 )
 
 // The lengths of a run. The usual one's budget of five minutes on two CPUs of a
-// virtual machine: some 130 rows of 7 windows of 150 ms, half a window to warm up
+// virtual machine: some 130 rows of 5 windows of 200 ms, half a window to warm up
 // and one under strace, and about 300 ms to start, open and close; the scenarios
 // of 10,000 and 15,000 connections take another minute and a half, to open them
 // and for their longer windows; the parked tasks ten seconds. Windows are short
 // because a machine's speed changes for seconds at a time: a ratio within a round
 // is then of like and like.
 var (
-	usual = length{rounds: 7, window: 150 * time.Millisecond, parked: 1000000, traced: 1000}
+	usual = length{rounds: 5, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}
 	quick = length{rounds: 2, window: 80 * time.Millisecond, parked: 100000, traced: 1000, few: true}
 	full  = length{rounds: 25, window: 300 * time.Millisecond, parked: 1000000, traced: math.MaxInt}
 )

@@ -47,12 +47,17 @@ func gnetStart(h gnetHandler, network string) (string, error) {
 			ready(addr)
 			return gnet.None
 		})
-		err := gnet.Run(h, network+"://127.0.0.1:0",
+		options := []gnet.Option{
 			gnet.WithNumEventLoop(1),
 			// Without it a second loop on a goroutine of its own accepts, and hands
 			// each connection over by an eventfd.
 			gnet.WithReusePort(true),
-			gnet.WithLogger(gnetLog{}))
+			gnet.WithLogger(gnetLog{}),
+		}
+		if network == "udp" {
+			options = append(options, gnet.WithSocketRecvBuffer(udpRoom))
+		}
+		err := gnet.Run(h, network+"://127.0.0.1:0", options...)
 		return errors.Join(failed, err)
 	})
 }

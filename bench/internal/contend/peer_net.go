@@ -77,6 +77,9 @@ func netEchoUDP() (string, error) {
 		if err != nil {
 			return err
 		}
+		if err := c.SetReadBuffer(udpRoom); err != nil {
+			return err
+		}
 		ready(c.LocalAddr().String())
 		buf := make([]byte, maxDatagram)
 		for {

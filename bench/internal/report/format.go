@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,9 +146,19 @@ type aCall struct {
 	times float64
 }
 
-// calls returns the system calls of a row, the most frequent first, and their sum.
+// ofTheClock are the calls that the Go runtime makes as time passes, and not as
+// requests come: its monitor sleeps, and preempts by a signal what runs longer
+// than 10 ms. strace makes requests take several times as long, so a request would
+// seem to make several times as many of them.
+var ofTheClock = []string{"nanosleep", "restart_syscall", "sched_yield", "tgkill", "getpid", "rt_sigreturn"}
+
+// calls returns the system calls of a row, the most frequent first, and their
+// sum, both without those of the clock.
 func calls(row *result.Row) (list []aCall, sum float64) {
 	for _, name := range byWeight(row.Syscalls) {
+		if slices.Contains(ofTheClock, name) {
+			continue
+		}
 		list = append(list, aCall{name, row.Syscalls[name]})
 		sum += row.Syscalls[name]
 	}

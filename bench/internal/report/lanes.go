@@ -208,7 +208,7 @@ func callChart(s *result.Scenario, colors map[string]color.RGBA) (*chart, error)
 		}
 		l.text(i, sum, ratioText(sum))
 	}
-	c, err := l.chart("System calls: "+s.Title, "Counted by strace in a run of their own.")
+	c, err := l.chart("System calls: "+s.Title, "Counted by strace in a window of their own, without those of the clock.")
 	if c == nil || err != nil {
 		return nil, err
 	}
@@ -234,8 +234,9 @@ func colorsOfCalls(r *result.Report) map[string]color.RGBA {
 	total := make(map[string]float64)
 	for _, s := range r.Scenarios {
 		for _, row := range s.Rows {
-			for name, times := range row.Syscalls {
-				total[name] += times
+			list, _ := calls(&row)
+			for _, call := range list {
+				total[call.name] += call.times
 			}
 		}
 	}

@@ -13,11 +13,11 @@ import (
 const terminalWidth = 120
 
 // legend explains the columns, once for all tables.
-const legend = `CPU is the server process's, user and system, for one request (connection, delivery): the median of the rounds, with the
-least and the greatest. /stepio and /C are medians of ratios within a round: to stepio and to the C epoll server. p50,
-p99 and p99.9 are medians of the rounds' percentiles of latency, in µs. syscalls are calls a request, counted by strace
-in a run of their own. "beats stepio" says in how many rounds a contender took less CPU than stepio; it is empty where
-the median of the ratios is not below 1.00.`
+const legend = `CPU is the server process's, user and system, for one request (connection, delivery): the median of the rounds, with
+the least and the greatest. /stepio and /C are medians of ratios within a round: to stepio and to the C epoll server.
+p50, p99 and p99.9 are medians of the rounds' percentiles of latency, in µs. syscalls are calls a request, counted by
+strace in a window of their own, without those that the Go runtime makes by the clock. "beats stepio" says in how many
+rounds a contender took less CPU than stepio; it is empty where the median of the ratios is not below 1.00.`
 
 // Terminal writes the report as text: a table for each scenario, the parked
 // tasks, the claims and the notes, at most 120 columns wide.

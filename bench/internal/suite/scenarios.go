@@ -23,6 +23,8 @@ type Scenario struct {
 	Block string
 	// Only, when not nil, names who takes part, the limit aside.
 	Only []string
+	// Not names who does not.
+	Not []string
 	// Stretch makes the windows that many times longer: for requests that are few.
 	Stretch int
 	// Points, of the density scenario alone: idle connections to weigh a server at.
@@ -111,6 +113,11 @@ func tcpEcho(id string, group result.Group, conns, size, depth int) Scenario {
 		bytes = fmt.Sprintf("%d KiB", size>>10)
 	}
 	s.Title = fmt.Sprintf("TCP echo %s, %d connections", bytes, conns)
+	if size >= 1<<10 {
+		// Its small buffer is for the memory of idle connections: nobody would read
+		// long messages in such pieces.
+		s.Not = []string{"net small"}
+	}
 	if conns > 1000 {
 		// All of them have their turn once before the second message of any: that takes
 		// a good part of a short window.
@@ -138,6 +145,9 @@ func (s *Scenario) files() int {
 
 // takes says whether a contender takes part.
 func (s *Scenario) takes(c contend.Contender) bool {
+	if slices.Contains(s.Not, c.Name) {
+		return false
+	}
 	return s.Only == nil || c.Limit || slices.Contains(s.Only, c.Name)
 }
 

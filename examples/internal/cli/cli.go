@@ -158,9 +158,9 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 }
 
 // limitProcessors has the Go scheduler use no more processors than there are
-// goroutines to keep busy. A loop that works is preempted every 10 ms and goes
-// on at once; while a processor is idle, the runtime wakes a thread each time to
-// look for work, which finds none: docs/internals.md has the figures. The
+// goroutines to keep busy. A loop yields every few milliseconds and goes on at
+// once; while a processor is idle, the runtime wakes a thread each time to look
+// for work, which finds none: docs/internals.md has the figures. The
 // environment's GOMAXPROCS has the last word.
 func limitProcessors(n int) {
 	if os.Getenv("GOMAXPROCS") == "" {

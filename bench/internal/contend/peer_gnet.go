@@ -54,7 +54,7 @@ func gnetStart(h gnetHandler, network string) (string, error) {
 			gnet.WithReusePort(true),
 			gnet.WithLogger(gnetLog{}),
 		}
-		if network == "udp" {
+		if network == "udp4" {
 			options = append(options, gnet.WithSocketRecvBuffer(udpRoom))
 		}
 		err := gnet.Run(h, network+"://127.0.0.1:0", options...)

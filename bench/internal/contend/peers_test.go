@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -185,6 +186,48 @@ func TestPeerEchoUDPReturnsEachDatagram(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server with a smaller buffer would lose datagrams that the others keep.
+func TestEchoUDPHasTheBufferOfTheOthers(t *testing.T) {
+	plain, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, syscall.Close(plain)) }()
+	require.NoError(t, syscall.SetsockoptInt(plain, syscall.SOL_SOCKET, syscall.SO_RCVBUF, udpRoom))
+	want, err := syscall.GetsockoptInt(plain, syscall.SOL_SOCKET, syscall.SO_RCVBUF) // the system has a limit
+	require.NoError(t, err)
+	for _, c := range All() {
+		start, ok := c.Starts[EchoUDP]
+		if !ok {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			addr, err := start()
+			require.NoError(t, err)
+			bound := netip.MustParseAddrPort(addr)
+			entries, err := os.ReadDir("/dev/fd")
+			require.NoError(t, err)
+			found := 0
+			for _, e := range entries {
+				fd, err := strconv.Atoi(e.Name())
+				require.NoError(t, err)
+				local, err := syscall.Getsockname(fd)
+				if v4, ok := local.(*syscall.SockaddrInet4); err != nil || !ok || v4.Port != int(bound.Port()) {
+					continue
+				}
+				kind, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
+				require.NoError(t, err)
+				if kind != syscall.SOCK_DGRAM {
+					continue // another server's, over TCP
+				}
+				found++
+				got, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+				require.NoError(t, err)
+				assert.Equal(t, want, got)
+			}
+			assert.Equal(t, 1, found)
+		})
+	}
 }
 
 func TestPeerHTTPAnswersPipelinedRequests(t *testing.T) {

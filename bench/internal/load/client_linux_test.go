@@ -22,6 +22,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/stepio-go/stepio/bench/internal/contend"
 )
@@ -168,6 +169,65 @@ func TestClientCountsWhatTheServerSaw(t *testing.T) {
 	require.Equal(t, before+w.Requests, count())
 	require.Zero(t, w.CPU)
 	must(t, c, Command{Op: "close"})
+}
+
+// spin uses that much CPU time, by the thread's own clock.
+func spin(d time.Duration) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var began, now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &began); err != nil {
+		return err
+	}
+	for now = began; time.Duration(now.Nano()-began.Nano()) < d; {
+		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A server has something to do after its last answer, and while it runs, its
+// clock lags behind.
+func TestWindowHasAllCPUTimeOfTheServer(t *testing.T) {
+	const each = 3 * time.Millisecond
+	var busy sync.Mutex // held while the server works on what is answered already
+	var spun atomic.Int64
+	addr := serveTCP(t, func(_ int, c net.Conn) {
+		msg := make([]byte, 16)
+		work := func() bool {
+			if _, err := io.ReadFull(c, msg); err != nil {
+				return false
+			}
+			busy.Lock()
+			defer busy.Unlock()
+			if _, err := c.Write(msg); err != nil {
+				return false
+			}
+			if err := spin(each); err != nil {
+				t.Errorf("clock: %v", err)
+			}
+			spun.Add(int64(each))
+			return true
+		}
+		for work() {
+		}
+	})
+	c := testClient(t)
+	must(t, c, Command{Op: "open", Spec: Spec{Kind: Echo, Addr: addr, Conns: 1, Size: 16, Depth: 1}})
+	idle := func() {
+		busy.Lock()
+		defer busy.Unlock()
+	}
+	idle()
+	spun.Store(0)
+	var counted time.Duration
+	for range 20 {
+		counted += must(t, c, Command{Op: "run", Window: time.Millisecond, PID: os.Getpid()}).CPU
+		idle() // others have their windows now
+	}
+	must(t, c, Command{Op: "close"})
+	require.GreaterOrEqual(t, counted, time.Duration(spun.Load())*9/10)
 }
 
 func TestChurnIsANewConnectionForEachRequest(t *testing.T) {

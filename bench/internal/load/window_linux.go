@@ -8,12 +8,18 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
+// clockLag is how far the CPU clock of another process that runs may lag behind:
+// the kernel brings it up to date when a thread stops running, and otherwise at
+// each tick of its timer, of which there are 100 to 1,000 a second.
+const clockLag = 10 * time.Millisecond
+
 // run measures one window. The CPU clocks are read right before the first send
-// and right after the last receive. After the window's length nothing new is
-// sent, and what is under way is awaited; it counts, and so does the time until
-// the last of it is back. So what was sent is what is counted, and between windows
-// nothing is under way and the server is idle. (When datagrams are lost at the
-// end, Elapsed ends with the last that came, not with the wait for the others.)
+// and clockLag after the last receive: the server has by then done what was left
+// to do, and all that it did is on its clock. After the window's length nothing
+// new is sent, and what is under way is awaited; it counts, and so does the time
+// until the last of it is back. So what was sent is what is counted, and between
+// windows nothing is under way and the server is idle. (When datagrams are lost at
+// the end, Elapsed ends with the last that came, not with the wait for the others.)
 //
 // A pid of 0 reads no clock of a server.
 func (c *client) run(window time.Duration, pid int) (Window, error) {
@@ -36,6 +42,9 @@ func (c *client) run(window time.Duration, pid int) (Window, error) {
 	elapsed, err := c.drive(window)
 	if err != nil {
 		return Window{}, err
+	}
+	if pid != 0 {
+		time.Sleep(clockLag)
 	}
 	server2, err := serverTime(pid)
 	if err != nil {

@@ -34,6 +34,7 @@ func nbioStart(onData func(*nbio.Conn, []byte)) (string, error) {
 	engine := nbio.NewEngine(nbio.Config{
 		Network:  "tcp4",
 		Addrs:    []string{"127.0.0.1:0"},
+		Listen:   listenOn,
 		NPoller:  1,
 		EpollMod: nbio.EPOLLLT,
 	})

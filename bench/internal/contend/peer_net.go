@@ -20,7 +20,7 @@ const (
 func netPeer() Contender {
 	return Contender{
 		Name:  "net",
-		About: "Package net, a goroutine a connection that reads into a 4 KiB buffer and writes it back; UDP by one goroutine with ReadFromUDPAddrPort; fan-out by blocking writes from the publisher's goroutine under the list's lock.",
+		About: "Package net, a goroutine a connection that reads into a 4 KiB buffer and writes it back, without TCP keep-alive probes, as all others; UDP by one goroutine with ReadFromUDPAddrPort; fan-out by blocking writes from the publisher's goroutine under the list's lock.",
 		Starts: map[Service]Start{
 			Echo:    func() (string, error) { return netEcho(netBuffer) },
 			EchoUDP: netEchoUDP,

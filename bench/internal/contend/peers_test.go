@@ -126,29 +126,50 @@ func TestPeerEchoReturnsEveryByte(t *testing.T) {
 	})
 }
 
-func TestPeerEchoTurnsNagleOff(t *testing.T) {
-	eachPeer(t, Echo, func(t *testing.T, addr string) {
-		c := dial(t, addr, false)
-		require.NoError(t, inPieces(c, []byte("x"), 1))
-		require.NoError(t, expect(c, []byte("x"))) // now the server has accepted
-		local := c.LocalAddr().(*net.TCPAddr)
-		entries, err := os.ReadDir("/dev/fd")
-		require.NoError(t, err)
-		found := 0
-		for _, e := range entries {
-			fd, err := strconv.Atoi(e.Name())
-			require.NoError(t, err)
-			peer, err := syscall.Getpeername(fd)
-			if v4, ok := peer.(*syscall.SockaddrInet4); err != nil || !ok || v4.Port != local.Port {
-				continue // not the server's end of c
-			}
-			found++
-			on, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
-			require.NoError(t, err)
-			assert.NotZero(t, on)
+// Options differ in what they cost: four calls a connection for keep-alive, in
+// package net, which the others do not turn on.
+func TestEchoHasTheSocketOptionsOfTheOthers(t *testing.T) {
+	options := []struct {
+		name          string
+		level, option int
+		want          int
+	}{
+		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+		{"SO_KEEPALIVE", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 0},
+		{"TCP_DEFER_ACCEPT", syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 0},
+	}
+	for _, contender := range All() {
+		start, ok := contender.Starts[Echo]
+		if !ok {
+			continue
 		}
-		assert.Equal(t, 1, found)
-	})
+		t.Run(contender.Name, func(t *testing.T) {
+			addr, err := start()
+			require.NoError(t, err)
+			c := dial(t, addr, false)
+			require.NoError(t, inPieces(c, []byte("x"), 1))
+			require.NoError(t, expect(c, []byte("x"))) // now the server has accepted
+			local := c.LocalAddr().(*net.TCPAddr)
+			entries, err := os.ReadDir("/dev/fd")
+			require.NoError(t, err)
+			found := 0
+			for _, e := range entries {
+				fd, err := strconv.Atoi(e.Name())
+				require.NoError(t, err)
+				peer, err := syscall.Getpeername(fd)
+				if v4, ok := peer.(*syscall.SockaddrInet4); err != nil || !ok || v4.Port != local.Port {
+					continue // not the server's end of c
+				}
+				found++
+				for _, o := range options {
+					got, err := syscall.GetsockoptInt(fd, o.level, o.option)
+					require.NoError(t, err)
+					assert.Equal(t, o.want, got, o.name)
+				}
+			}
+			assert.Equal(t, 1, found)
+		})
+	}
 }
 
 func TestPeerEchoSurvivesResets(t *testing.T) {

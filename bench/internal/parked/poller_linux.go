@@ -23,8 +23,9 @@ type slot struct {
 	_       uint8  // flags
 }
 
-// pieceLength is how many slots the table grows by. A piece never moves.
-const pieceLength = 256
+// pieceLength is how many slots the table grows by, as in the loop. A piece never
+// moves.
+const pieceLength = 2048
 
 // at is the slot of fd, made when fd is seen for the first time.
 func (p *poller) at(fd int) *slot {

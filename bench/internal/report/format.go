@@ -293,7 +293,7 @@ func machine(r *result.Report) []field {
 	m := r.Machine
 	where := m.Virtual
 	if where == "" {
-		where = "bare metal"
+		where = "no hypervisor seen" // arm64 has no flag for it
 	}
 	return []field{
 		{"machine", fmt.Sprintf("%s, %s, %s, %s", m.CPU, plural(m.CPUs, "CPU"), gibibytes(m.MemoryBytes), where)},

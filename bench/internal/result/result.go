@@ -28,7 +28,7 @@ type Machine struct {
 	OS          string `json:"os"`
 	Go          string `json:"go"`
 	CC          string `json:"cc"`
-	Virtual     string `json:"virtual"` // the hypervisor as far as it can be told, "" on bare metal
+	Virtual     string `json:"virtual"` // the hypervisor as far as it can be told, "" when none is seen
 	ClockSource string `json:"clock_source"`
 	Load        string `json:"load"` // /proc/loadavg at the start
 }

@@ -136,7 +136,8 @@ func (r *runner) note(format string, args ...any) {
 func (r *runner) parked(ctx context.Context) error {
 	r.step(fmt.Sprintf("%d parked tasks", r.cfg.Parked), 0)
 	command := append(append([]string(nil), r.cfg.Park...), strconv.Itoa(r.cfg.Parked))
-	p, err := measure.StartProcess(command, measure.Options{CPUs: r.cfg.ServerCores})
+	// It does not read its input, and must end with this process all the same.
+	p, err := measure.StartProcess(command, measure.Options{CPUs: r.cfg.ServerCores, Mute: true})
 	if err != nil {
 		return err
 	}

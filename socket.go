@@ -296,7 +296,8 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) {
 
 // What a peer does to a connection by a reset. Strangers can do it by the
 // thousand, so it costs neither a syscall nor memory: the errors are shared and
-// have no addresses. The kernel has forgotten the peer's.
+// have no addresses. The kernel has forgotten the peer's. (It says EPIPE after
+// CloseWrite as well: the error is the same, for a programmer's mistake.)
 var (
 	errReadReset  = gone("read", unix.ECONNRESET)
 	errWriteReset = gone("write", unix.ECONNRESET)

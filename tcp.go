@@ -115,8 +115,9 @@ func (c *TCPConn) ReadET(p []byte) (n int, err error) {
 // the socket takes no more, or the step's budget is used up: return
 // c.Writable() and go on with the rest; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the write deadline, net.ErrClosed after Close,
-// or what the kernel says, after which c can only be closed. WriteAll is the
-// frame that goes on by itself. Loop only.
+// or what the kernel says, after which c can only be closed: syscall.ECONNRESET
+// and syscall.EPIPE, which also follows CloseWrite, name no addresses. WriteAll
+// is the frame that goes on by itself. Loop only.
 func (c *TCPConn) Write(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Write")

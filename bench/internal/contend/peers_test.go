@@ -136,7 +136,6 @@ func TestEchoHasTheSocketOptionsOfTheOthers(t *testing.T) {
 	}{
 		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
 		{"SO_KEEPALIVE", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 0},
-		{"TCP_DEFER_ACCEPT", syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 0},
 	}
 	for _, contender := range All() {
 		start, ok := contender.Starts[Echo]
@@ -211,7 +210,7 @@ func TestPeerEchoUDPReturnsEachDatagram(t *testing.T) {
 
 // A server with a smaller buffer would lose datagrams that the others keep.
 func TestEchoUDPHasTheBufferOfTheOthers(t *testing.T) {
-	plain, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	plain, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, syscall.Close(plain)) }()
 	require.NoError(t, syscall.SetsockoptInt(plain, syscall.SOL_SOCKET, syscall.SO_RCVBUF, udpRoom))

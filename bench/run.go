@@ -45,7 +45,7 @@ type length struct {
 // quickNames are the contenders of a quick run: the library, the limits, and the
 // peers that most people compare with.
 var quickNames = []string{
-	"stepio", "stepio batch", "C epoll", "C mmsg", "net", "gnet", "net/http", "fasthttp",
+	"stepio", "stepio batch", "C epoll", "C mmsg", "net", "net large", "gnet", "net/http", "fasthttp",
 }
 
 // settings are the command line.

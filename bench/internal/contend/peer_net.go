@@ -8,12 +8,13 @@ import (
 	"sync"
 )
 
-// Buffers of package net's two contenders. A goroutine that waits for input
-// has to own a buffer: the first is what people write, the second as little as a
-// 64-byte protocol could do with.
+// Buffers of package net's contenders. A goroutine that waits for input has to
+// own a buffer: the first is what people write, the second as little as a 64-byte
+// protocol could do with, the third what the others lend their long messages.
 const (
-	netBuffer      = 4096
+	netBuffer      = 4 << 10
 	netSmallBuffer = 512
+	netLargeBuffer = 64 << 10
 )
 
 // netPeer is the plain contender.
@@ -36,6 +37,17 @@ func netSmallPeer() Contender {
 		About: "Package net, a goroutine a connection with a buffer of 512 bytes: generous about the memory of idle connections, at the price of more calls for large messages.",
 		Starts: map[Service]Start{
 			Echo: func() (string, error) { return netEcho(netSmallBuffer) },
+		},
+	}
+}
+
+// netLargePeer is the one for long messages.
+func netLargePeer() Contender {
+	return Contender{
+		Name:  "net large",
+		About: "Package net, a goroutine a connection with a buffer of 64 KiB, as large as those of the event loops: only where the messages are as long.",
+		Starts: map[Service]Start{
+			Echo: func() (string, error) { return netEcho(netLargeBuffer) },
 		},
 	}
 }

@@ -55,6 +55,7 @@ var looks = map[string]look{
 	limitBatch:      {ink, plain, dashed, draw.SquareGlyph{}},
 	packageNet:      {vermilion, plain, nil, draw.PyramidGlyph{}},
 	"net small":     {vermilion, plain, dashed, draw.TriangleGlyph{}},
+	"net large":     {vermilion, plain, nil, draw.RingGlyph{}},
 	gnet:            {green, plain, nil, draw.CircleGlyph{}},
 	"gnet poll_opt": {green, plain, dashed, draw.RingGlyph{}},
 	"nbio":          {pink, plain, nil, draw.BoxGlyph{}},

@@ -24,7 +24,7 @@ const (
 )
 
 // peers are the Go libraries of which the fastest is "the best peer".
-var peers = []string{packageNet, "net small", gnet, "gnet poll_opt", "nbio", "netpoll", "evio", "gaio"}
+var peers = []string{packageNet, "net small", "net large", gnet, "gnet poll_opt", "nbio", "netpoll", "evio", "gaio"}
 
 // JSON writes the whole report, every raw sample included, as indented JSON.
 // It fails when a figure is not a number, which JSON cannot hold; Summarize

@@ -18,7 +18,7 @@ const (
 	costTrace  = 50 * time.Millisecond  // to attach strace and to detach it
 	costTraced = 130 * time.Microsecond // such a share under strace
 	costSettle = 300 * time.Millisecond // a server's memory, until it stays the same
-	costParked = 10 * time.Second
+	costParked = 10 * time.Microsecond  // a parked task
 )
 
 // warming is the length of the window that warms up a session, and tracing of

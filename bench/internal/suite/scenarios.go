@@ -116,7 +116,11 @@ func tcpEcho(id string, group result.Group, conns, size, depth int) Scenario {
 	if size >= 1<<10 {
 		// Its small buffer is for the memory of idle connections: nobody would read
 		// long messages in such pieces.
-		s.Not = []string{"net small"}
+		s.Not = append(s.Not, "net small")
+	}
+	if size < 64<<10 {
+		// Nor long buffers for short messages.
+		s.Not = append(s.Not, "net large")
 	}
 	if conns > 1000 {
 		// All of them have their turn once before the second message of any: that takes

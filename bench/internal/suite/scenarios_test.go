@@ -32,6 +32,19 @@ func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// The size of a buffer must not decide what is a comparison of servers.
+func TestNetHasABufferOfTheMessagesSize(t *testing.T) {
+	for _, s := range Scenarios() {
+		if s.Service != contend.Echo || s.Only != nil {
+			continue
+		}
+		small, _ := contend.Find("net small")
+		large, _ := contend.Find("net large")
+		require.Equal(t, s.Size < 1<<10, s.takes(small), s.ID)
+		require.Equal(t, s.Size >= 64<<10, s.takes(large), s.ID)
+	}
+}
+
 func TestPairsAreOfContendersThatThereAre(t *testing.T) {
 	for _, pair := range pairs {
 		_, ok := contend.Find(pair[0])

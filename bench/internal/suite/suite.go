@@ -89,7 +89,7 @@ func (r *runner) run(ctx context.Context) error {
 		r.total += r.cost(block)
 	}
 	if r.cfg.Parked > 0 {
-		r.total += costParked
+		r.total += time.Duration(r.cfg.Parked) * costParked
 	}
 	for _, block := range all {
 		measure := r.measure
@@ -156,6 +156,6 @@ func (r *runner) parked(ctx context.Context) error {
 		return nil
 	}
 	r.report.Parked = &parked
-	r.step("done", costParked)
+	r.step("done", time.Duration(r.cfg.Parked)*costParked)
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 //
 // Start sends what the socket takes at once and keeps a copy of the rest only,
 // so the message may live in t.Scratch(), and an idle WriteAll owns no memory.
+// The zero WriteAll has nothing to send: its Step is Done.
 type WriteAll struct {
 	conn *TCPConn
 	rest *buffer // what is not sent yet; nil when all is

@@ -135,3 +135,8 @@ func TestProgressTellsPlainLinesSparsely(t *testing.T) {
 	require.Equal(t, "\r   21s  a: six (about 30s to go)\x1b[K", tell(21*time.Second, "a: six", 40*time.Second, 100*time.Second),
 		"what is done went twice as fast as was thought")
 }
+
+func TestBusyAtStart(t *testing.T) {
+	assert.InDelta(t, 4.54, busyAtStart("4.54 2.01 1.00 3/96 733"), 1e-9)
+	assert.Zero(t, busyAtStart(""))
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -126,6 +127,18 @@ func parse(args []string, usage io.Writer) (*settings, error) {
 	return s, nil
 }
 
+// mostBusy is the load at the start above which a run is warned about.
+const mostBusy = 0.7
+
+// busyAtStart is the load of the last minute, 0 where it is not known.
+func busyAtStart(loadavg string) float64 {
+	busy, err := strconv.ParseFloat(strings.SplitN(loadavg, " ", 2)[0], 64)
+	if err != nil {
+		return 0
+	}
+	return busy
+}
+
 func (s *settings) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
 }
@@ -168,6 +181,12 @@ func (s *settings) bench(ctx context.Context) (err error) {
 	r.Command = strings.Join(append([]string{"bench"}, s.args...), " ")
 	// Not under ctx: an interrupted run tells its commit as well.
 	r.Commit = measure.Commit(context.WithoutCancel(ctx), filepath.Dir(dir))
+	if total := time.Duration(s.rounds) * s.window; total < usual.window*time.Duration(usual.rounds)/2 {
+		s.note("%v of each contender in each scenario is too short to judge by: what is met and missed here says little", total)
+	}
+	if busy := busyAtStart(r.Machine.Load); busy > mostBusy {
+		s.note("the load of the machine was %.2f at the start: figures are of no use while others work on it", busy)
+	}
 	r.Notes = append(s.notes, r.Notes...)
 	if runErr != nil {
 		if ctx.Err() != nil {

@@ -8,7 +8,7 @@ func limitContenders() []Contender {
 	return []Contender{
 		{
 			Name:    "C epoll",
-			About:   "Hand-tuned C on one thread: level-triggered epoll, one registration, and one recv and one send a message.",
+			About:   "Hand-tuned C on one thread: level-triggered epoll, one registration, and one recv and one send an event.",
 			Limit:   true,
 			Program: epoll,
 		},

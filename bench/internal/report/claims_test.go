@@ -60,7 +60,7 @@ func TestClaimsOfAnEmptyRunAreNotKnown(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, report.Terminal(&b, r))
 	assert.Contains(t, b.String(), "0 met, 0 missed, 31 not measured")
-	assert.Equal(t, 31, strings.Count(b.String(), "NOT MEASURED"))
+	assert.NotContains(t, b.String(), claims[0].What, "what was not measured is not listed")
 }
 
 func TestClaimsMetMissedAndOnTheBound(t *testing.T) {

@@ -48,6 +48,9 @@ func Terminal(w io.Writer, r *result.Report) error {
 		fmt.Fprintf(&b, "\nWhat the library promises: %s\n", tally(r.Claims))
 		t := newGrid("claim", "value", "at most", "")
 		for _, c := range r.Claims {
+			if !c.Known {
+				continue // a run of a few scenarios would have little else
+			}
 			t.row(c.What, claimValue(c), claimFigure(c.Bound, c.Unit), strings.ToUpper(claimState(c)))
 		}
 		t.write(&b)

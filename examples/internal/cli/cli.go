@@ -50,7 +50,7 @@ func Define(addr, about string) *Flags {
 	}
 	f := new(Flags)
 	f.addr = f.HostPort("addr", addr, "`address` to listen on; no host means all, IPv4 and IPv6")
-	f.loops = number("loops", 1024, "`number` of loops, each on a thread of its own; 0: one a processor (default 0)")
+	f.loops = number("loops", 1024, "`number` of loops, each on a goroutine of its own; 0: one a processor (default 0)")
 	return f
 }
 

@@ -20,8 +20,9 @@ import (
 //   - With one processor, before each wait. What the loop or anyone has made ready
 //     would else run only when the monitor takes the processor away.
 //   - With no more processors than loops, after a pool was given work: its worker
-//     may have no processor but this. Not before each wait: where one of them is
-//     idle, a yield wakes a thread to look for work.
+//     may have no processor but this. Not before each wait: where a processor is
+//     idle, a yield wakes a thread to look for work. A loop whose events come
+//     further apart than those few milliseconds pays that at each of its waits.
 //
 // A yield that finds nothing to do costs 0.2 µs. docs/internals.md has the
 // figures.

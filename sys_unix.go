@@ -26,7 +26,22 @@ func rawConnect(fd int, addr netip.AddrPort) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	return errnoOf(unix.Connect(fd, sa))
+	errno = errnoOf(unix.Connect(fd, sa))
+	if errno != unix.EINTR {
+		return errno
+	}
+	// It goes on by itself (connect(2)), unless the signal came before it had
+	// begun. A second call tells, and begins it then.
+	for errno == unix.EINTR {
+		errno = errnoOf(unix.Connect(fd, sa))
+	}
+	switch errno {
+	case unix.EALREADY:
+		return unix.EINPROGRESS
+	case unix.EISCONN:
+		return 0
+	}
+	return errno
 }
 
 func rawShutdown(fd, how int) syscall.Errno { return errnoOf(unix.Shutdown(fd, how)) }

@@ -170,8 +170,8 @@ func (p *epoll) wake() error {
 }
 
 func (p *epoll) close() error {
-	err := os.NewSyscallError("close", unix.Close(p.eventfd))
-	if e := os.NewSyscallError("close", unix.Close(p.fd)); err == nil {
+	err := closeFD(p.eventfd)
+	if e := closeFD(p.fd); err == nil {
 		err = e
 	}
 	return err

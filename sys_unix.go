@@ -4,6 +4,7 @@ package stepio
 
 import (
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,15 @@ func rawConnect(fd int, addr netip.AddrPort) syscall.Errno {
 		return 0
 	}
 	return errno
+}
+
+// closeFD closes a descriptor of a poller. After EINTR it is closed: see
+// sys.close.
+func closeFD(fd int) error {
+	if errno := rawClose(fd); errno != 0 && errno != unix.EINTR {
+		return os.NewSyscallError("close", errno)
+	}
+	return nil
 }
 
 func rawShutdown(fd, how int) syscall.Errno { return errnoOf(unix.Shutdown(fd, how)) }

@@ -70,7 +70,6 @@ func ListenTCP(loop *Loop, addr netip.AddrPort, options ListenOptions) (*TCPList
 		_ = loop.sys.close(fd) // the first error is the one to return
 		return nil, netError("listen", "tcp", err, netip.AddrPort{}, addr)
 	}
-	ln.addr = addrOf(ln.fd, loop.sys.localAddr)
 	loop.claim(fd, false)
 	return ln, nil
 }
@@ -89,6 +88,11 @@ func (ln *TCPListener) listen(options ListenOptions) error {
 	if errno := sys.listen(fd, backlog); errno != 0 {
 		return os.NewSyscallError("listen", errno)
 	}
+	bound, errno := sys.localAddr(fd)
+	if errno != 0 { // nobody could find a listener on a port that the kernel chose
+		return os.NewSyscallError("getsockname", errno)
+	}
+	ln.addr = bound
 	return nil
 }
 

@@ -194,7 +194,7 @@ func TestListenTCPOptions(t *testing.T) {
 
 // A failed ListenTCP leaves no descriptor, whatever call it fails at.
 func TestListenTCPThatFailsLeavesNothing(t *testing.T) {
-	for _, call := range []callKind{callSocket, callSetOption, callBind, callListen} {
+	for _, call := range []callKind{callSocket, callSetOption, callBind, callListen, callAddr} {
 		w := newFaultyLoop(t)
 		before := len(openFDs())
 		w.faults.fail(call, syscall.ENOBUFS)

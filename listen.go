@@ -201,10 +201,10 @@ func exhausted(errno syscall.Errno) bool {
 func passing(errno syscall.Errno) bool {
 	switch errno {
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN,
-		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ETIMEDOUT, unix.ECONNRESET, unix.EPERM:
+		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EOPNOTSUPP, unix.ETIMEDOUT, unix.ECONNRESET, unix.EPERM:
 		return true
 	}
-	return false
+	return errno == errnoNoNet
 }
 
 // noDelay gives fd the listener's TCP_NODELAY. A connection that is gone

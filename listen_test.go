@@ -386,7 +386,8 @@ func TestDefectAcceptFailsWithItsConnection(t *testing.T) {
 			var failure error
 			w.accepting(ln, a, &conns, &failure)
 			w.turns(1)
-			w.faults.fail(callAccept, syscall.ECONNABORTED, syscall.EPROTO, syscall.ENETDOWN, syscall.EPERM, syscall.EINTR)
+			w.faults.fail(callAccept, syscall.ECONNABORTED, syscall.EPROTO, syscall.ENETDOWN, syscall.EPERM, syscall.EINTR,
+				syscall.EOPNOTSUPP, errnoNoNet)
 			start := time.Now()
 			connect(t, ln.Addr())
 			w.until("accepted", func() bool { return len(conns) == 1 })

@@ -1,6 +1,7 @@
 // Package errnosweep holds a test of the library's answer to every error that a
-// syscall documents: go test ./internal/errnosweep, and with -all every call
-// and not only the first of its name.
+// syscall documents: go test ./internal/errnosweep hits the first call of each
+// name, with -all others too and all from the second on (-all takes minutes), and
+// with -v it prints a table.
 //
 // The test binary is the probe as well. The probe lives a whole life of the
 // library, one activity after the other, each a task with a deadline, and prints

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -53,7 +54,10 @@ func sockets(s *script) (server, client **stepio.UDPConn) {
 		}
 		s.own(*server)
 		to := (*server).LocalAddr()
-		if !to.IsValid() { // it cannot say why, and may be asked again
+		if !to.IsValid() { // it cannot say why
+			if _, err := unix.Getsockname((*server).FD()); err != nil {
+				return os.NewSyscallError("getsockname", err)
+			}
 			to = (*server).LocalAddr()
 		}
 		if *client, err = stepio.DialUDP(s.loop, to, stepio.DialUDPOptions{Local: loopback}); err != nil {

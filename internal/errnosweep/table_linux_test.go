@@ -114,6 +114,9 @@ func (d documented) answerTo(errno string, edge bool) answer {
 	case "shutdown", "close":
 		return mayFail | mayHeal // Linger closes all the same, and an earlier error goes before one of close
 	case "getsockname", "getpeername":
+		if errno == "ENOTCONN" {
+			return mayFail | mayHeal | mayExpire // to Dial it says that the attempt still goes on
+		}
 		return mayFail | mayHeal // LocalAddr and RemoteAddr can't tell why they know none
 	case "recvfrom":
 		return mayFail | mayHeal // Linger drops what it reads; a reset may be the one that was expected

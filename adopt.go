@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,7 +20,8 @@ import (
 // taken for what it embeds.
 //
 // The error is conn's, for one that is closed, or that is no TCP socket of the
-// kernel (a *tls.Conn, a net.Pipe): conn is unchanged then. Loop only.
+// kernel (a *tls.Conn, a net.Pipe): conn is unchanged then. Should the kernel
+// fail to close it, the connection is gone. Loop only.
 func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 	loop.owner.check("Adopt")
 	sc, ok := conn.(syscall.Conn)
@@ -49,7 +51,7 @@ func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 		_ = unix.Close(fd) // the first error is the one to return
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	if err := conn.Close(); err != nil {
+	if err := conn.Close(); err != nil && !errors.Is(err, unix.EINTR) { // after that it is closed (close(2))
 		_ = unix.Close(fd) // the first error is the one to return
 		return nil, err
 	}

@@ -70,7 +70,6 @@ func ListenTCP(loop *Loop, addr netip.AddrPort, options ListenOptions) (*TCPList
 		_ = loop.sys.close(fd) // the first error is the one to return
 		return nil, netError("listen", "tcp", err, netip.AddrPort{}, addr)
 	}
-	ln.addr = addrOf(ln.fd, loop.sys.localAddr)
 	loop.claim(fd, false)
 	return ln, nil
 }
@@ -89,6 +88,11 @@ func (ln *TCPListener) listen(options ListenOptions) error {
 	if errno := sys.listen(fd, backlog); errno != 0 {
 		return os.NewSyscallError("listen", errno)
 	}
+	bound, errno := sys.localAddr(fd)
+	if errno != 0 { // nobody could find a listener on a port that the kernel chose
+		return os.NewSyscallError("getsockname", errno)
+	}
+	ln.addr = bound
 	return nil
 }
 
@@ -197,10 +201,10 @@ func exhausted(errno syscall.Errno) bool {
 func passing(errno syscall.Errno) bool {
 	switch errno {
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN,
-		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ETIMEDOUT, unix.ECONNRESET, unix.EPERM:
+		unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EOPNOTSUPP, unix.ETIMEDOUT, unix.ECONNRESET, unix.EPERM:
 		return true
 	}
-	return false
+	return errno == errnoNoNet
 }
 
 // noDelay gives fd the listener's TCP_NODELAY. A connection that is gone

@@ -194,7 +194,7 @@ func TestListenTCPOptions(t *testing.T) {
 
 // A failed ListenTCP leaves no descriptor, whatever call it fails at.
 func TestListenTCPThatFailsLeavesNothing(t *testing.T) {
-	for _, call := range []callKind{callSocket, callSetOption, callBind, callListen} {
+	for _, call := range []callKind{callSocket, callSetOption, callBind, callListen, callAddr} {
 		w := newFaultyLoop(t)
 		before := len(openFDs())
 		w.faults.fail(call, syscall.ENOBUFS)
@@ -386,7 +386,8 @@ func TestDefectAcceptFailsWithItsConnection(t *testing.T) {
 			var failure error
 			w.accepting(ln, a, &conns, &failure)
 			w.turns(1)
-			w.faults.fail(callAccept, syscall.ECONNABORTED, syscall.EPROTO, syscall.ENETDOWN, syscall.EPERM, syscall.EINTR)
+			w.faults.fail(callAccept, syscall.ECONNABORTED, syscall.EPROTO, syscall.ENETDOWN, syscall.EPERM, syscall.EINTR,
+				syscall.EOPNOTSUPP, errnoNoNet)
 			start := time.Now()
 			connect(t, ln.Addr())
 			w.until("accepted", func() bool { return len(conns) == 1 })

@@ -230,7 +230,7 @@ func (p *kqueue) close() (err error) {
 		if fd < 0 {
 			continue
 		}
-		if e := os.NewSyscallError("close", unix.Close(fd)); err == nil {
+		if e := closeFD(fd); err == nil {
 			err = e
 		}
 	}

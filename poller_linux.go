@@ -12,8 +12,8 @@ import (
 // epoll is the poller of Linux: one epoll instance, and one eventfd to wake it.
 //
 // The eventfd is registered edge-triggered and never read: every write is a new
-// edge (epoll(7)), so a wake costs one write and no read. Its counter would
-// block after 2^64-2 writes.
+// edge (epoll(7)), so a wake costs one write and no read. After 2^64-2 writes
+// its counter is full, and wakeAnew goes on.
 type epoll struct {
 	fd      int
 	eventfd int
@@ -158,20 +158,22 @@ func (p *epoll) wake() error {
 		case nil:
 			return nil
 		case unix.EINTR:
-		case unix.EAGAIN: // 2^64-2 wakes: start over
-			var sum [8]byte
-			if _, err := unix.Read(p.eventfd, sum[:]); err != nil && err != unix.EAGAIN && err != unix.EINTR {
-				return os.NewSyscallError("read", err)
-			}
 		default:
-			return os.NewSyscallError("write", err)
+			return p.wakeAnew()
 		}
 	}
 }
 
+// wakeAnew wakes without a write, for when one has failed: registered anew, the
+// eventfd makes an event at once. It can be read when it was ever written, and
+// otherwise it can be written.
+func (p *epoll) wakeAnew() error {
+	return p.ctl(unix.EPOLL_CTL_MOD, p.eventfd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET, wakeKey)
+}
+
 func (p *epoll) close() error {
-	err := os.NewSyscallError("close", unix.Close(p.eventfd))
-	if e := os.NewSyscallError("close", unix.Close(p.fd)); err == nil {
+	err := closeFD(p.eventfd)
+	if e := closeFD(p.fd); err == nil {
 		err = e
 	}
 	return err

@@ -243,7 +243,8 @@ func (s *socket) Loop() *Loop { return s.loop }
 // that this package does not know. See SyscallConn.
 func (s *socket) FD() int { return int(s.fd) }
 
-// LocalAddr is this end's address; invalid after Close.
+// LocalAddr is this end's address; invalid after Close, and when the kernel
+// cannot tell (getsockname(2), ENOBUFS).
 func (s *socket) LocalAddr() netip.AddrPort { return addrOf(s.fd, s.loop.sys.localAddr) }
 
 func addrOf(fd int32, ask func(int) (netip.AddrPort, syscall.Errno)) netip.AddrPort {

@@ -99,8 +99,8 @@ func (s *sys) listen(fd, backlog int) syscall.Errno {
 	return rawListen(fd, backlog)
 }
 
-// connect starts a connection. EINTR is not retried: connect(2) goes on by
-// itself then, as with EINPROGRESS.
+// connect starts a connection. EINTR means that it goes on by itself, as with
+// EINPROGRESS; rawConnect sees to it that it does.
 func (s *sys) connect(fd int, addr netip.AddrPort) syscall.Errno {
 	if s.sim != nil {
 		return s.sim.Connect(fd, addr)

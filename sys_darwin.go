@@ -71,6 +71,9 @@ func rawAccept(fd int) (int, syscall.Errno) {
 	return accepted, 0
 }
 
+// errnoNoNet is ENONET on Linux; here it is one of its like.
+const errnoNoNet = unix.ENETDOWN
+
 func rawClose(fd int) syscall.Errno { return errnoOf(unix.Close(fd)) }
 
 func rawRead(fd int, p []byte) (int, syscall.Errno) {

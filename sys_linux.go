@@ -28,6 +28,10 @@ func rawAccept(fd int) (int, syscall.Errno) {
 // TCP_NODELAY. On Linux the new socket is a copy of the listening one.
 const inheritsNoDelay = true
 
+// errnoNoNet is what accept(2) may pass on from a network that macOS has no
+// word for.
+const errnoNoNet = unix.ENONET
+
 func rawClose(fd int) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 	return errno

@@ -4,6 +4,7 @@ package stepio
 
 import (
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,31 @@ func rawConnect(fd int, addr netip.AddrPort) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	return errnoOf(unix.Connect(fd, sa))
+	errno = errnoOf(unix.Connect(fd, sa))
+	if errno != unix.EINTR {
+		return errno
+	}
+	// It goes on by itself (connect(2)), unless the signal came before it had
+	// begun. A second call tells, and begins it then.
+	for errno == unix.EINTR {
+		errno = errnoOf(unix.Connect(fd, sa))
+	}
+	switch errno {
+	case unix.EALREADY:
+		return unix.EINPROGRESS
+	case unix.EISCONN:
+		return 0
+	}
+	return errno
+}
+
+// closeFD closes a descriptor of a poller. After EINTR it is closed: see
+// sys.close.
+func closeFD(fd int) error {
+	if errno := rawClose(fd); errno != 0 && errno != unix.EINTR {
+		return os.NewSyscallError("close", errno)
+	}
+	return nil
 }
 
 func rawShutdown(fd, how int) syscall.Errno { return errnoOf(unix.Shutdown(fd, how)) }

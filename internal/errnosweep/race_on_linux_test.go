@@ -1,0 +1,5 @@
+//go:build race
+
+package errnosweep
+
+const raceDetector = true

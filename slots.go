@@ -179,6 +179,7 @@ func (l *Loop) dispatch(ev event) {
 		want := s.armed &^ (dirs &^ claimed)
 		if err := l.poller.modify(fd, key(fd, s.gen), s.armed, want, false); err != nil {
 			l.leave(s, fd)
+			s.waiters.Nudge() // those who wait in the other direction must ask again
 			return
 		}
 		s.armed = want

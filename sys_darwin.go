@@ -71,6 +71,9 @@ func rawAccept(fd int) (int, syscall.Errno) {
 	return accepted, 0
 }
 
+// rawRefuseNew does nothing: there is no filter to attach to a socket.
+func rawRefuseNew(int) {}
+
 func rawClose(fd int) syscall.Errno { return errnoOf(unix.Close(fd)) }
 
 func rawRead(fd int, p []byte) (int, syscall.Errno) {

@@ -19,14 +19,19 @@ import (
 func (s *Scheduler) Dump(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%d tasks\n", s.live)
-	oldest := s.newest
-	for oldest != nil && oldest.older != nil {
-		oldest = oldest.older
-	}
-	for t := oldest; t != nil; t = t.newer {
+	for t := s.oldest(); t != nil; t = t.newer {
 		fmt.Fprintf(out, "%s: %s\n", t.Chain(), t.waits())
 	}
 	return out.Flush()
+}
+
+// oldest is the live task that was spawned first.
+func (s *Scheduler) oldest() *Task {
+	t := s.newest
+	for t != nil && t.older != nil {
+		t = t.older
+	}
+	return t
 }
 
 // Chain is the task's frame chain on one line, the outermost frame first, as

@@ -13,9 +13,9 @@ import (
 // Before its last look at the queue a listener refuses new connections, and only
 // these: who is in the queue stays, and a connection made earlier goes on.
 func TestListenerDropsTheFirstPacketBeforeItCloses(t *testing.T) {
-	w := newTestLoop(t)
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(addr, func(t *testing.T) {
+			w := newTestLoop(t)
 			ln, err := ListenTCP(w.Loop, netip.MustParseAddrPort(addr), ListenOptions{})
 			if err != nil {
 				t.Skip("SKIPPED: ", err)

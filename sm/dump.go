@@ -46,7 +46,7 @@ func (t *Task) Chain() string {
 func chainText(root Frame) string {
 	var links []string
 	for _, l := range chainOf(root) {
-		links = append(links, fmt.Sprintf("%s(%s)", l.frame, l.state))
+		links = append(links, l.frame+"("+l.state+")")
 	}
 	return strings.Join(links, " > ")
 }
@@ -91,7 +91,7 @@ func chainOf(root Frame) []link {
 	return chain
 }
 
-func typeName(f Frame) string { return fmt.Sprintf("%T", f) }
+func typeName(f Frame) string { return reflect.TypeOf(f).String() }
 
 // inspect reads a frame's state and active callee: from the frame's Inspect,
 // else from its fields. A frame is active when its state is not the first one

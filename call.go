@@ -16,7 +16,8 @@ import (
 // The result is one of: what frame.Result returns; the task's error, such as
 // the frame's own or a *sm.PanicError; ctx's error; ErrLoopClosed or
 // ErrQueueFull, Post's answer; an error that is both ErrLoopClosed and
-// sm.ErrDestroyed, when the loop was closed before the frame has ended.
+// sm.ErrDestroyed, when the loop was closed before the frame has ended;
+// sm.ErrDestroyed alone when the frame was idle (sm.Idler) while it shut down.
 //
 // Whose the frame is afterwards: after Post's answer the caller's, nothing of it
 // was called; after ctx's error the loop's, which closes it, perhaps later than

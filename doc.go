@@ -71,7 +71,8 @@
 // # Who may call what
 //
 // A loop, its tasks and its connections belong to the goroutine in [Loop.Run].
-// Others reach it by [Loop.Post], [Loop.Stop], [Call] and sm.Waker. The option
+// Others reach it by [Loop.Post], [Loop.Stop], [Loop.Shutdown], [Call] and
+// sm.Waker. The option
 // [WithChecks] finds those who do not keep to it.
 //
 // # Errors

@@ -20,7 +20,8 @@ var (
 	// ErrRemoved is the WaitErr of a task whose descriptor was given to Loop.Remove.
 	ErrRemoved = errors.New("stepio: descriptor removed from its loop")
 
-	// ErrLoopClosed answers a Post after Stop, and a second Run.
+	// ErrLoopClosed answers a Post after Stop, a second Run, and a Shutdown of a
+	// loop that was stopped.
 	ErrLoopClosed = errors.New("stepio: loop closed")
 
 	// ErrLoopRunning answers a Close of a loop whose Run has not returned.

@@ -131,6 +131,9 @@ func (c *Copy) end(err error) sm.Await {
 	return sm.Done
 }
 
+// Pending is how many bytes were read from src that dst has not taken.
+func (c *Copy) Pending() int { return c.out.Pending() }
+
 // Result is how many bytes were read from src and what ended it: nil is the end
 // of input, after which all of them are written.
 func (c *Copy) Result() (n int64, err error) { return c.written, c.err }

@@ -17,16 +17,18 @@ import (
 // ListenOptions.ReusePort, and one acceptor that posts descriptors to Next.
 //
 // A loop that ends, because it fails or is stopped, stops the others: a server
-// that has lost some of its loops is not left running. Join returns the error.
+// that has lost some of its loops is not left running, unless it shuts down
+// anyway. Join returns the error.
 //
-// Its methods may be called from any goroutine; Each and Join, which wait for
-// the loops, not from one of these.
+// Its methods may be called from any goroutine; Each, Shutdown and Join, which wait
+// for the loops, not from one of these.
 type Group struct {
 	loops []*Loop
 	errs  []error // of each Run, after running
 	turn  atomic.Uint64
 
 	running sync.WaitGroup
+	ending  atomic.Bool // Shutdown was called: a loop that ends has done so in order
 	closing sync.Once
 	err     error // of Join
 }
@@ -53,7 +55,11 @@ func NewGroup(n int, options ...LoopOption) (*Group, error) {
 	}
 	for i, l := range g.loops {
 		g.running.Go(func() {
-			defer g.Stop()
+			defer func() {
+				if !g.ending.Load() {
+					g.Stop()
+				}
+			}()
 			g.errs[i] = errLoopGoexit // until Run has returned
 			g.errs[i] = l.Run()
 		})
@@ -107,7 +113,7 @@ func (g *Group) Stop() {
 	}
 }
 
-// Join waits until every loop has stopped, and closes them: what is still
+// Join waits until every loop has stopped or shut down, and closes them: what is still
 // parked is destroyed. It returns what any Run or Close has failed with, at
 // every call.
 func (g *Group) Join() error {

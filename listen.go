@@ -28,6 +28,7 @@ type TCPListener struct {
 	addr  netip.AddrPort
 	pause time.Duration // of the last rest; 0 after success
 	until time.Time     // the end of this rest; zero when not resting
+	quiet bool          // the loop drains: new connections are refused
 }
 
 // The length of a rest doubles from one to the other.
@@ -144,7 +145,8 @@ func (l *Loop) bind(fd, family int, addr netip.AddrPort, kind int, reusePort, v6
 
 // AcceptFD takes one connection from the queue, as a descriptor that does not
 // block and belongs to the caller: to hand it to another loop, which makes it a
-// connection with NewTCPConn.
+// connection with NewTCPConn. While the loop shuts down, a listener whose queue
+// is empty is closed by this.
 //
 // The result is one of: a descriptor and nil; -1 and ErrWouldBlock when none
 // waits, when the listener rests, or when the step's budget is used up: return
@@ -158,7 +160,8 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 		return -1, ln.netError(net.ErrClosed)
 	}
 	s := l.slots.get(int(ln.fd))
-	if ln.resting() || s.drained() {
+	draining := l.sched.Draining()
+	if ln.resting() || s.drained() && !draining {
 		return -1, ErrWouldBlock
 	}
 	for l.sched.Admit() {
@@ -171,6 +174,14 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 				ln.noDelay(fd)
 			}
 			return fd, nil
+		case errno == unix.EAGAIN && draining && !ln.quiet:
+			ln.quiet = true
+			l.sys.refuseNew(int(ln.fd)) // and one more look
+		case errno == unix.EAGAIN && draining:
+			if err := ln.Close(); err != nil {
+				return -1, err
+			}
+			return -1, ln.netError(net.ErrClosed)
 		case errno == unix.EAGAIN:
 			ln.pause = 0
 			s.readEmptied()
@@ -240,7 +251,7 @@ func (ln *TCPListener) AcceptET(conns []*TCPConn) ([]*TCPConn, error) {
 		case err == nil:
 			conns = append(conns, c)
 		case len(conns) > before:
-			if err != ErrWouldBlock { // it comes again
+			if err != ErrWouldBlock && ln.fd >= 0 { // it comes again
 				ln.loop.slots.get(int(ln.fd)).readStopped()
 			}
 			return conns, nil

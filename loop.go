@@ -15,7 +15,7 @@ import (
 // come. One turn of it asks the poller, collects the whole batch of events, runs
 // the functions that were posted, and steps every task that is ready, once.
 //
-// Post, Stop and Close may be called from any goroutine. Everything else, and
+// Post, Stop, Shutdown and Close may be called from any goroutine. Everything else, and
 // every connection of the loop, belongs to the goroutine in Run; before Run, to
 // the one that made the loop. WithChecks finds those who do not keep to it.
 type Loop struct {
@@ -30,6 +30,8 @@ type Loop struct {
 	stopped atomic.Bool
 	yielder yielder
 	owner   owner
+	drain   drain
+	watch   *watchdog      // nil: none
 	starved []*TCPListener // backing off for lack of descriptors or memory
 	spares  spareBuffers
 	batch   *batchBuffers // for datagrams, made when first needed
@@ -58,6 +60,7 @@ type loopConfig struct {
 	maxBytes int
 	clock    func() time.Duration
 	kernel   kernel
+	watchdog *watchdog
 }
 
 // WithReport sets what gets the failures that nobody waits for: the error of a
@@ -98,11 +101,12 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 		return nil, err
 	}
 	l.poller = p
+	l.drain.ended = make(chan struct{})
 	l.mail.ring = p
 	l.mail.alert.Store(true) // nothing waits yet
 	l.owner.on = c.check
 	l.owner.claim()
-	l.sched = sm.NewScheduler(sm.Config{
+	config := sm.Config{
 		Parker:   (*parker)(l),
 		Clock:    c.clock,
 		Notify:   l.mail.notify,
@@ -110,7 +114,12 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 		Check:    c.check,
 		MaxOps:   c.maxOps,
 		MaxBytes: c.maxBytes,
-	})
+	}
+	if c.watchdog != nil {
+		l.watch = c.watchdog
+		config.Watch = l.watch
+	}
+	l.sched = sm.NewScheduler(config)
 	return l, nil
 }
 
@@ -125,18 +134,22 @@ func logReport(t *sm.Task, err error) {
 // Run advances the loop's tasks until Stop. It runs once, on the goroutine that
 // calls it, which owns the loop meanwhile.
 //
-// The result is one of: nil after Stop, also after one that came before Run;
-// ErrLoopClosed when Run was called before, or Close; the poller's error.
+// The result is one of: nil after Stop, also after one that came before Run, and
+// after Shutdown; ErrLoopClosed when Run was called before, or Close; the poller's error.
 // Every function whose Post was answered with nil has run when Run returns.
 // Tasks that are still parked stay so, for Close.
 func (l *Loop) Run() error {
 	if !l.state.CompareAndSwap(loopNew, loopRunning) {
 		return ErrLoopClosed
 	}
+	defer close(l.drain.ended)
 	defer l.state.Store(loopRan)
 	running.Add(1)
 	defer running.Add(-1)
 	l.owner.claim()
+	if l.watch != nil {
+		defer l.watch.start()()
+	}
 	var err error
 	for err == nil && !l.stopped.Load() {
 		err = l.turn()
@@ -144,6 +157,9 @@ func (l *Loop) Run() error {
 	l.stopped.Store(true)
 	l.mail.shut()
 	l.runPosts()
+	if l.sched.Draining() {
+		l.endTogether() // others may wait for this one
+	}
 	return err
 }
 
@@ -170,6 +186,9 @@ func (l *Loop) turn() error {
 	}
 	l.runPosts()
 	l.sched.Turn()
+	if l.sched.Draining() {
+		l.drained()
+	}
 	return nil
 }
 
@@ -193,6 +212,10 @@ func (l *Loop) runPost(fn func()) {
 			l.tell(nil, newPanicError(v))
 		}
 	}()
+	if l.watch != nil {
+		l.watch.begin("", fn)
+		defer l.watch.End()
+	}
 	fn()
 }
 
@@ -223,8 +246,9 @@ func (l *Loop) Stop() {
 // The result is one of: nil; ErrLoopRunning while Run has not returned; the
 // error of closing the poller.
 func (l *Loop) Close() error {
+	var state uint32
 	for {
-		state := l.state.Load()
+		state = l.state.Load()
 		switch {
 		case state == loopRunning:
 			return ErrLoopRunning
@@ -234,6 +258,9 @@ func (l *Loop) Close() error {
 		if l.state.CompareAndSwap(state, loopClosed) {
 			break
 		}
+	}
+	if state == loopNew {
+		defer close(l.drain.ended) // else Run did
 	}
 	l.owner.claim()
 	l.stopped.Store(true)

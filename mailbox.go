@@ -25,6 +25,7 @@ type mailbox struct {
 	posts  []func()
 	spare  []func()
 	closed bool   // no post is taken any more
+	vacant bool   // the loop drains, has no task, and had no post
 	ring   poller // nil once its descriptors are closed
 }
 
@@ -73,6 +74,7 @@ func (m *mailbox) take() []func() {
 	}
 	taken := m.posts
 	m.posts, m.spare = m.spare, nil
+	m.vacant = false
 	return taken
 }
 
@@ -101,6 +103,15 @@ func (m *mailbox) shut() {
 	m.closed = true
 	m.mu.Unlock()
 	m.notify()
+}
+
+// vacate notes that the loop, which drains, has no task left, unless a post
+// waits or none is taken any more.
+func (m *mailbox) vacate() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.vacant = len(m.posts) == 0 && !m.closed
+	return m.vacant
 }
 
 // silence ends the ringing: the poller is about to be closed.

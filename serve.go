@@ -3,7 +3,9 @@
 package stepio
 
 import (
+	"errors"
 	"fmt"
+	"net"
 
 	"github.com/stepio-go/stepio/sm"
 )
@@ -15,7 +17,8 @@ import (
 //
 // It ends when the listener fails or is closed, with that error, and closes the
 // listener when its task ends: to end it without an error that is reported,
-// destroy its task. The frame that handle returns owns the
+// destroy its task, or shut the loop down: then it takes what is in the queue,
+// and ends without an error. The frame that handle returns owns the
 // connection: its Close closes it. A nil frame turns the connection away: it is
 // closed. So is it when handle panics, which is reported and costs nobody else
 // anything.
@@ -41,7 +44,9 @@ func (s *Serve) Step(t *sm.Task) sm.Await {
 			return s.ln.Readable()
 		}
 		if err != nil {
-			s.err = err
+			if !t.Draining() || !errors.Is(err, net.ErrClosed) {
+				s.err = err
+			}
 			return sm.Done
 		}
 		s.start(t, conn)

@@ -108,6 +108,15 @@ func (s *sys) connect(fd int, addr netip.AddrPort) syscall.Errno {
 	return rawConnect(fd, addr)
 }
 
+// refuseNew has a listening socket drop the first packet of a handshake, where
+// the system can: the client sends it again, and what the queue holds stays. A
+// simulated kernel has no packets.
+func (s *sys) refuseNew(fd int) {
+	if s.sim == nil {
+		rawRefuseNew(fd)
+	}
+}
+
 // accept takes a connection from fd's queue; it is non-blocking and does not
 // survive exec.
 func (s *sys) accept(fd int) (accepted int, errno syscall.Errno) {

@@ -74,6 +74,9 @@ func rawAccept(fd int) (int, syscall.Errno) {
 // errnoNoNet is ENONET on Linux; here it is one of its like.
 const errnoNoNet = unix.ENETDOWN
 
+// rawRefuseNew does nothing: there is no filter to attach to a socket.
+func rawRefuseNew(int) {}
+
 func rawClose(fd int) syscall.Errno { return errnoOf(unix.Close(fd)) }
 
 func rawRead(fd int, p []byte) (int, syscall.Errno) {

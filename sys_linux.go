@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"math"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -31,6 +32,22 @@ const inheritsNoDelay = true
 // errnoNoNet is what accept(2) may pass on from a network that macOS has no
 // word for.
 const errnoNoNet = unix.ENONET
+
+// rawRefuseNew attaches a filter (socket(7), SO_ATTACH_FILTER) that drops a SYN
+// and lets all else pass, such as the end of a handshake. It sees a packet from
+// the TCP header on: byte 13 has the flags. Where a filter may not be attached,
+// new connections are taken until the socket is closed.
+func rawRefuseNew(fd int) {
+	const syn = 0x02
+	filter := [...]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: syn, Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32},
+	}
+	_ = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, // best effort, as said
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+}
 
 func rawClose(fd int) syscall.Errno {
 	_, _, errno := syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)

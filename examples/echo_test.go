@@ -46,7 +46,7 @@ func echoServers(t *testing.T, network string, test func(t *testing.T, s *proces
 					echo := behind.start(t, "-addr", "127.0.0.1:0", "-loops", "1")
 					p.needs = []string{"-backend", "localhost:" + fmt.Sprint(echo.addr.Port())}
 				}
-				test(t, p.start(t, append([]string{"-addr", ":0"}, args...)...))
+				test(t, p.start(t, append([]string{"-addr", ":0", "-grace", "500ms"}, args...)...))
 			})
 		}
 	}

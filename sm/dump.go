@@ -19,14 +19,19 @@ import (
 func (s *Scheduler) Dump(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%d tasks\n", s.live)
-	oldest := s.newest
-	for oldest != nil && oldest.older != nil {
-		oldest = oldest.older
-	}
-	for t := oldest; t != nil; t = t.newer {
+	for t := s.oldest(); t != nil; t = t.newer {
 		fmt.Fprintf(out, "%s: %s\n", t.Chain(), t.waits())
 	}
 	return out.Flush()
+}
+
+// oldest is the live task that was spawned first.
+func (s *Scheduler) oldest() *Task {
+	t := s.newest
+	for t != nil && t.older != nil {
+		t = t.older
+	}
+	return t
 }
 
 // Chain is the task's frame chain on one line, the outermost frame first, as
@@ -41,7 +46,7 @@ func (t *Task) Chain() string {
 func chainText(root Frame) string {
 	var links []string
 	for _, l := range chainOf(root) {
-		links = append(links, fmt.Sprintf("%s(%s)", l.frame, l.state))
+		links = append(links, l.frame+"("+l.state+")")
 	}
 	return strings.Join(links, " > ")
 }
@@ -86,7 +91,7 @@ func chainOf(root Frame) []link {
 	return chain
 }
 
-func typeName(f Frame) string { return fmt.Sprintf("%T", f) }
+func typeName(f Frame) string { return reflect.TypeOf(f).String() }
 
 // inspect reads a frame's state and active callee: from the frame's Inspect,
 // else from its fields. A frame is active when its state is not the first one

@@ -18,6 +18,8 @@ import "errors"
 //	Inspect() (state string, callee Frame)
 //	                what Dump shows, where the field named state says too little.
 //	                An empty state says that the frame is not active.
+//	Idle() bool     whether the task may be ended now, while its scheduler
+//	                drains; asked of a root frame: see Idler.
 //
 // Without Inspect, Dump shows the field named state, and takes the last callee
 // for the active one whose state is not zero and which has no result yet (that

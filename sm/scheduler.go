@@ -39,6 +39,8 @@ type Config struct {
 	// before the frame is closed (but for the error of Close itself), so that
 	// t.Chain tells where it failed.
 	Report func(t *Task, err error)
+	// Watch is told of every step. Nil: nobody, which costs nothing.
+	Watch Watcher
 	// Check turns on checks that cost time and memory, for tests: a frame that
 	// is spawned twice panics even when it does not embed Returns.
 	Check bool
@@ -73,10 +75,13 @@ type Scheduler struct {
 	parker  Parker
 	notify  func()
 	report  func(*Task, error)
+	watch   Watcher
 	clock   func() time.Duration
 	elapsed time.Duration // of the virtual clock
 
 	virtualClock bool
+	draining     bool
+	attended     bool // draining, or watched: a step is more than a step
 
 	now     int64 // of this turn, valid when timed
 	timed   bool
@@ -95,6 +100,8 @@ func NewScheduler(c Config) *Scheduler {
 		parker:   c.Parker,
 		notify:   c.Notify,
 		report:   c.Report,
+		watch:    c.Watch,
+		attended: c.Watch != nil,
 		clock:    c.Clock,
 		maxOps:   c.MaxOps,
 		maxBytes: c.MaxBytes,
@@ -183,6 +190,10 @@ func (s *Scheduler) runBatch() (steps int) {
 	defer s.recovered()
 	for t := s.batch.pop(); t != nil; t = s.batch.pop() {
 		steps++
+		if s.attended {
+			s.stepAttended(t)
+			continue
+		}
 		s.step(t)
 	}
 	return steps

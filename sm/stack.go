@@ -85,6 +85,15 @@ func (s *Stack) Step(t *Task) Await {
 // it has not ended.
 func (s *Stack) Err() error { return s.err }
 
+// Idle asks the outermost frame, which the others work for: see Idler.
+func (s *Stack) Idle() bool {
+	if len(s.frames) == 0 {
+		return false
+	}
+	f, ok := s.frames[0].(Idler)
+	return ok && f.Idle()
+}
+
 // pop takes the innermost frame, which is done, off the stack and closes it.
 func (s *Stack) pop() {
 	if f, ok := s.frames[0].(failer); ok && len(s.frames) == 1 {

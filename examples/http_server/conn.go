@@ -17,6 +17,7 @@ type limits struct {
 	body   time.Duration // from there to the end of its body; then 408
 	write  time.Duration // for the client to take any byte of an answer; then the connection is closed
 	linger time.Duration // for the client to close, after our last answer
+	last   time.Duration // for a request that is under way already, when the server shuts down
 
 	bodyBytes int64 // the longest body that is read past; 413 above
 }
@@ -27,6 +28,7 @@ var defaultLimits = limits{
 	body:      60 * time.Second,
 	write:     30 * time.Second,
 	linger:    5 * time.Second,
+	last:      500 * time.Millisecond,
 	bodyBytes: 10 << 20,
 }
 
@@ -55,6 +57,10 @@ const (
 // has no effect. What can't be understood is answered with an error, and the
 // connection is closed, since nobody knows where the next request would begin.
 //
+// When the server shuts down, every request that has come is answered, the last
+// one with Connection: close. A client that is between two requests may have sent
+// one that is still under way, so it is waited for a little.
+//
 // An idle connection owns no buffer: in and out are empty, req is nil.
 type conn struct {
 	sock   *stepio.TCPConn
@@ -79,6 +85,7 @@ type connState uint8
 
 const (
 	connIdle      connState = iota // between two requests; nothing in hand
+	connLast                       // the same while the server shuts down: a last request may be under way
 	connHead                       // some of a request's head is in hand
 	connBody                       // reads past the request's body
 	connAnswering                  // the request is whole
@@ -89,7 +96,7 @@ const (
 
 func (s connState) String() string {
 	return [...]string{
-		"connIdle", "connHead", "connBody", "connAnswering", "connWriting", "connContent", "connLingering",
+		"connIdle", "connLast", "connHead", "connBody", "connAnswering", "connWriting", "connContent", "connLingering",
 	}[s]
 }
 
@@ -100,9 +107,16 @@ func (c *conn) Step(t *sm.Task) sm.Await {
 	batch, answers := c.server.batch[:0], 0
 	for {
 		switch c.state {
-		case connIdle:
+		case connIdle, connLast:
+			allowed := c.server.limits.idle
+			if t.Draining() {
+				if c.state == connIdle {
+					c.enter(connLast)
+				}
+				allowed = c.server.limits.last
+			}
 			switch err := c.in.More(t, c.sock); {
-			case err == stepio.ErrWouldBlock && c.late(t, c.server.limits.idle):
+			case err == stepio.ErrWouldBlock && c.late(t, allowed):
 				return sm.Done // it has asked for nothing, so there is nothing to say
 			case err == stepio.ErrWouldBlock:
 				return c.sock.Readable().By(c.deadline)
@@ -172,8 +186,8 @@ func (c *conn) Step(t *sm.Task) sm.Await {
 			}
 
 		case connAnswering:
-			batch, c.content = c.server.answer(batch, t.Now(), c.req)
-			c.closing = closes(c.req)
+			c.closing = c.isLast(t)
+			batch, c.content = c.server.answer(batch, t.Now(), c.req, c.closing)
 			c.req = nil
 			answers++
 			switch {
@@ -244,6 +258,18 @@ func (c *conn) late(t *sm.Task, allowed time.Duration) bool {
 		c.deadline = t.Now().Add(allowed)
 	}
 	return !t.Now().Before(c.deadline)
+}
+
+// isLast reports whether the connection ends with the answer to this request: as
+// the client asks, or because the server shuts down and no other request has come.
+func (c *conn) isLast(t *sm.Task) bool {
+	switch {
+	case closes(c.req):
+		return true
+	case !t.Draining() || len(c.in.Bytes()) > 0:
+		return false
+	}
+	return c.in.More(t, c.sock) != nil
 }
 
 // nextHead is the head of the next request in hand, nil when it is not whole

@@ -78,11 +78,12 @@ const (
 )
 
 // answer appends the answer to a request that is whole to batch, and returns
-// the content that is to follow it where that is long.
-func (s *server) answer(batch []byte, now time.Time, req *http.Request) (_, content []byte) {
+// the content that is to follow it where that is long. The last answer of a
+// connection says so.
+func (s *server) answer(batch []byte, now time.Time, req *http.Request, last bool) (_, content []byte) {
 	connection := stays
 	switch {
-	case closes(req):
+	case last:
 		connection = ends
 	case !req.ProtoAtLeast(1, 1):
 		connection = staysForOld

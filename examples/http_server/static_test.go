@@ -84,7 +84,7 @@ func TestAnswerIsNotRenderedAgain(t *testing.T) {
 	req, fault := s.parse([]byte(get))
 	require.Zero(t, fault)
 	now := s.dated.Add(1)
-	s.answer(s.batch, now, req) // makes the date
-	assert.Zero(t, testing.AllocsPerRun(100, func() { s.answer(s.batch, now, req) }))
+	s.answer(s.batch, now, req, false) // makes the date
+	assert.Zero(t, testing.AllocsPerRun(100, func() { s.answer(s.batch, now, req, false) }))
 	assert.Equal(t, http.MethodGet, req.Method)
 }

@@ -80,6 +80,13 @@ func (s *session) Step(t *sm.Task) sm.Await {
 	}
 }
 
+// Idle is true while there is nothing to be passed on: see sm.Idler. What the
+// two ends say to each other is theirs, so nobody here knows whether one of them
+// still waits for an answer.
+func (s *session) Idle() bool {
+	return s.state == sessionPassing && s.up.copy.Pending() == 0 && s.down.copy.Pending() == 0
+}
+
 // Close releases the two connections, and what it takes to get the second. The
 // two ways are tasks of their own, which end with this one.
 func (s *session) Close() error {

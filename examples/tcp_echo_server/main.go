@@ -75,6 +75,9 @@ func (e *echo) Step(t *sm.Task) sm.Await {
 	}
 }
 
+// Idle is true while no message is in hand: see sm.Idler.
+func (e *echo) Idle() bool { return e.state == echoReading }
+
 func (e *echo) Close() error { return e.conn.Close() }
 
 // pooledEcho stands for
@@ -147,6 +150,9 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 // Err is what handling a message has failed with, which is reported. That a
 // client has gone is no failure.
 func (e *pooledEcho) Err() error { return e.err }
+
+// Idle is true while no message is in hand, or at a worker's.
+func (e *pooledEcho) Idle() bool { return e.state == pooledReading }
 
 // Close gives up the job, whose message nobody waits for any more, and releases
 // the connection.

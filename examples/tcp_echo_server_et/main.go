@@ -8,6 +8,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/stepio-go/stepio"
@@ -50,7 +51,9 @@ func (a *acceptor) Step(t *sm.Task) sm.Await {
 			return a.ln.ReadableET()
 		}
 		if err != nil {
-			a.err = err
+			if !t.Draining() || !errors.Is(err, net.ErrClosed) { // else the queue is empty, and that was all
+				a.err = err
+			}
 			return sm.Done
 		}
 		for _, conn := range batch {
@@ -110,6 +113,9 @@ func (e *echo) Step(t *sm.Task) sm.Await {
 		}
 	}
 }
+
+// Idle is true while no message is in hand: see sm.Idler.
+func (e *echo) Idle() bool { return e.state == echoReading }
 
 func (e *echo) Close() error { return e.conn.Close() }
 
@@ -185,6 +191,9 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 // Err is what handling a message has failed with, which is reported. That a
 // client has gone is no failure.
 func (e *pooledEcho) Err() error { return e.err }
+
+// Idle is true while no message is in hand, or at a worker's.
+func (e *pooledEcho) Idle() bool { return e.state == pooledReading }
 
 // Close gives up the job, whose message nobody waits for any more, and releases
 // the connection.

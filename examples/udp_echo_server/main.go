@@ -33,8 +33,9 @@ func main() {
 				l.Spawn(newEcho(conn))
 				return
 			}
+			socket := &shared{UDPConn: conn}
 			for range min(*workers, mostReaders) {
-				l.Spawn(newPooledEcho(conn, pool))
+				l.Spawn(newPooledEcho(socket, pool))
 			}
 		})
 	})
@@ -100,6 +101,9 @@ func (e *echo) Step(*sm.Task) sm.Await {
 // Err is what the socket has failed with.
 func (e *echo) Err() error { return e.err }
 
+// Idle is true while no datagrams are in hand: see sm.Idler.
+func (e *echo) Idle() bool { return e.state == echoReading }
+
 func (e *echo) Close() error { return e.conn.Close() }
 
 // fatal is err when no reading goes on after it. Any other error is of a
@@ -119,7 +123,7 @@ func fatal(err error) error {
 //	    co_await sock.send_batch(replies);
 //	}
 type pooledEcho struct {
-	conn  *stepio.UDPConn
+	conn  *shared
 	pool  *stepio.Pool
 	batch []stepio.Datagram // the worker's while it has it
 	job   stepio.Job[[]stepio.Datagram]
@@ -140,7 +144,21 @@ func (s pooledState) String() string {
 	return [...]string{"pooledReading", "pooledHandling", "pooledWriting"}[s]
 }
 
-func newPooledEcho(conn *stepio.UDPConn, pool *stepio.Pool) *pooledEcho {
+// shared is a socket that several tasks use: the last to end closes it.
+type shared struct {
+	*stepio.UDPConn
+	users int
+}
+
+func (s *shared) Close() error {
+	if s.users--; s.users > 0 {
+		return nil
+	}
+	return s.UDPConn.Close()
+}
+
+func newPooledEcho(conn *shared, pool *stepio.Pool) *pooledEcho {
+	conn.users++
 	return &pooledEcho{conn: conn, pool: pool, batch: stepio.NewBatch(batchLength, batchSize)}
 }
 
@@ -192,8 +210,11 @@ func (e *pooledEcho) Step(t *sm.Task) sm.Await {
 // Err is what the socket has failed with.
 func (e *pooledEcho) Err() error { return e.err }
 
-// Close gives up the job, whose batch nobody waits for any more, and releases
-// the socket, with which the tasks that share it end.
+// Idle is true while no datagrams are in hand, or at a worker's.
+func (e *pooledEcho) Idle() bool { return e.state == pooledReading }
+
+// Close gives up the job, whose batch nobody waits for any more, and lets go of
+// the socket.
 func (e *pooledEcho) Close() error {
 	return errors.Join(e.job.Close(), e.conn.Close())
 }

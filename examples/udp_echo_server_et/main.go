@@ -48,7 +48,7 @@ type reader struct {
 	batch    []stepio.Datagram
 	inFlight int
 	most     int
-	full     sm.Waker // of the reader's task, while it waits for an answer to end
+	full     sm.Waker // of the reader's task, while it waits for answers to end
 	err      error
 	state    readerState
 }
@@ -79,6 +79,9 @@ func (r *reader) Step(t *sm.Task) sm.Await {
 			}
 			n, err := r.conn.ReadFromET(r.batch[:min(len(r.batch), r.most-r.inFlight)])
 			if err == stepio.ErrWouldBlock {
+				if t.Draining() {
+					r.full = t.Waker() // to be asked again when the last answer has ended
+				}
 				return r.conn.ReadableET()
 			}
 			if errors.Is(err, net.ErrClosed) {
@@ -111,6 +114,9 @@ func (r *reader) ended() {
 
 // Err is what the socket has failed with.
 func (r *reader) Err() error { return r.err }
+
+// Idle is true while no datagram is in hand: see sm.Idler.
+func (r *reader) Idle() bool { return r.state == readerReading && r.inFlight == 0 }
 
 // Close releases the socket, with which the answers in flight end.
 func (r *reader) Close() error { return r.conn.Close() }

@@ -1,8 +1,9 @@
 // Package cli is what the example servers share: flags, signals and exit codes.
 //
 // A server prints one line, "listening on ADDR", on standard output once it is
-// ready. SIGINT and SIGTERM stop it, with exit code 0; a second one ends it at
-// once. A bad flag is answered with the reason, the usage and exit code 2,
+// ready. SIGINT and SIGTERM shut it down: it accepts nothing more, finishes what
+// it has begun, for as long as -grace allows, and ends with exit code 0; a second one ends it
+// at once. A bad flag is answered with the reason, the usage and exit code 2,
 // before anything has started; a server that can't start, with one line on
 // standard error and exit code 1.
 package cli
@@ -30,19 +31,22 @@ import (
 type Server struct {
 	Addr    netip.AddrPort  // of -addr
 	Group   *stepio.Group   // of -loops
-	Context context.Context // ends when the server is to stop
+	Context context.Context // ends when the server has shut down
 
-	pool *stepio.Pool
+	pool      *stepio.Pool
+	reusePort bool // of -reuseport
 }
 
 // Flags are the flags that every server has.
 type Flags struct {
-	addr   *string
-	loops  *int
-	checks []func() error
+	addr      *string
+	loops     *int
+	reusePort *bool
+	grace     *time.Duration
+	checks    []func() error
 }
 
-// Define defines -addr and -loops, and what -h says about the program.
+// Define defines -addr, -loops, -reuseport and -grace, and what -h says about the program.
 func Define(addr, about string) *Flags {
 	flag.Usage = func() {
 		fmt.Fprintf(flag.CommandLine.Output(), "%s: %s\n\nusage:\n", filepath.Base(os.Args[0]), about)
@@ -51,6 +55,8 @@ func Define(addr, about string) *Flags {
 	f := new(Flags)
 	f.addr = f.HostPort("addr", addr, "`address` to listen on; no host means all, IPv4 and IPv6")
 	f.loops = number("loops", 1024, "`number` of loops, each on a goroutine of its own; 0: one a processor (default 0)")
+	f.grace = flag.Duration("grace", 10*time.Second, "`time` to finish what has begun, after SIGINT or SIGTERM; what has not ended by then is cut")
+	f.reusePort = flag.Bool("reuseport", false, "share the address with other servers that have this flag (SO_REUSEPORT), to replace one by another without a gap")
 	return f
 }
 
@@ -126,11 +132,13 @@ func (f *Flags) check() error {
 
 // serve runs the server until a signal comes, which may be before it listens.
 func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	s := &Server{Context: ctx}
-	if s.Addr, err = resolve(ctx, *f.addr); err != nil {
-		if ctx.Err() != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{Context: ctx, reusePort: *f.reusePort}
+	defer cancel()
+	if s.Addr, err = resolve(signalled, *f.addr); err != nil {
+		if signalled.Err() != nil {
 			return nil
 		}
 		return err
@@ -142,6 +150,7 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
+		cancel()
 		if s.pool != nil {
 			s.pool.Stop()
 			s.pool.Join()
@@ -152,9 +161,21 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 		return err
 	}
 	fmt.Printf("listening on %v\n", addr)
-	<-ctx.Done()
+	<-signalled.Done()
 	stop() // a second signal has its usual effect
-	return nil
+	return shutDown(s.Group, *f.grace)
+}
+
+// shutDown shuts the loops down. That some connections had to be cut is no
+// failure; that a loop had ended before is Join's to report.
+func shutDown(g *stepio.Group, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	err := g.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, stepio.ErrLoopClosed) {
+		return nil
+	}
+	return err
 }
 
 // limitProcessors has the Go scheduler use no more processors than there are
@@ -221,16 +242,16 @@ const burst = 1 << 20
 
 // listen opens a socket on every loop, and has each handle its own. They share
 // the address by SO_REUSEPORT, which would also let a second server in on it:
-// so the first loop asks for the address alone, before.
+// so the first loop asks for the address alone, before, unless that is wanted.
 func listen[S io.Closer](
 	s *Server,
 	open func(l *stepio.Loop, addr netip.AddrPort, shared bool) (S, error),
 	addrOf func(S) netip.AddrPort,
 	handle func(*stepio.Loop, S),
 ) (netip.AddrPort, error) {
-	addr, shared := s.Addr, s.Group.Len() > 1
+	addr, shared := s.Addr, s.Group.Len() > 1 || s.reusePort
 	err := s.Group.Each(func(i int, l *stepio.Loop) error {
-		if i == 0 && shared {
+		if i == 0 && shared && !s.reusePort {
 			alone, err := open(l, addr, false)
 			if err != nil {
 				return err

@@ -30,8 +30,6 @@ var mutations = []mutation{
 		"\t\ts.armed = want\n\t\ts.flags &^= slotDrained\n", "\t\ts.flags &^= slotDrained\n"},
 	{"drained not cleared by an event", "slots.go",
 		"\t\ts.flags &^= slotDrained\n\t}\n\tclaimed :=", "\t}\n\tclaimed :="},
-	{"drained not cleared by arming", "slots.go",
-		"s.flags = s.flags&^slotDrained | slotRegistered", "s.flags |= slotRegistered"},
 	{"drained although nothing is armed", "slots.go",
 		"if s.armed&sm.Read != 0 && s.flags&slotRestless == 0 {", "if s.flags&slotRestless == 0 {"},
 	{"drained after the end was reported", "slots.go",

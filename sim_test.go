@@ -350,6 +350,11 @@ func (s *sim) post() {
 
 // interfere ends a task or a connection before its time, where that is drawn.
 func (s *sim) interfere() {
+	s.endSomeone()
+	s.closeSomething()
+}
+
+func (s *sim) endSomeone() {
 	if s.rnd.Uint32N(1024) < s.destroys {
 		if w := s.anyone(); w != nil && !w.server && !w.task.Ended() {
 			s.disturbed = true
@@ -357,6 +362,9 @@ func (s *sim) interfere() {
 			w.task.Destroy()
 		}
 	}
+}
+
+func (s *sim) closeSomething() {
 	if s.rnd.Uint32N(1024) < s.closes && len(s.conns) > 0 {
 		c := s.conns[s.rnd.IntN(len(s.conns))].conn
 		if c.FD() >= 0 && !c.slot().waiters.Empty() {

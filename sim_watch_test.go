@@ -57,6 +57,7 @@ func (w *simWatch) Step(t *sm.Task) sm.Await {
 	s.interfere()
 	before := s.k.Moves
 	a := w.frame.Step(t)
+	s.endSomeone() // what the frame has answered stands
 	if moves := s.k.Moves - before; moves > s.maxOps && !w.batches {
 		s.problem("%s makes %d operations in a step, of %d", w.name, moves, s.maxOps)
 	}

@@ -63,8 +63,8 @@ var mutations = []mutation{
 		"\t\t\t_ = d.conn.Close() // the attempt's error is the one to return\n", ""},
 }
 
-// gaps are those that the simulation is known not to catch, and why. They do not
-// make the command fail; tests of their own look at each.
+// gaps are those that the simulation is known not to catch. They do not
+// make the command fail.
 var gaps = []mutation{
 	{"edge of a stopped write lost", "slots.go",
 		"\t\ts.edges |= sm.Write\n", "\t\ts.edges |= 0\n"},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -64,7 +63,10 @@ type simEcho struct {
 	bye   Linger
 	room  int
 	edge  bool
-	lazy  bool // waits for each read, as an edge-triggered reader may that uses ReadET
+	lazy  bool // waits for each read, as an edge-triggered reader may
+	once  bool // uses Read, edge-triggered, too
+	slow  bool // thinks before each wait
+	until time.Time
 	long  bool // ends by Linger
 	state simEchoState
 }
@@ -80,7 +82,8 @@ const (
 func newSimEcho(s *sim, c *TCPConn) *simEcho {
 	return &simEcho{
 		s: s, conn: c, room: simSize(s.rnd, sm.ScratchSize-1), edge: s.rnd.IntN(2) == 0,
-		lazy: s.rnd.IntN(2) == 0, long: s.rnd.IntN(2) == 0,
+		lazy: s.rnd.IntN(2) == 0, once: s.rnd.IntN(2) == 0, slow: s.rnd.IntN(8) == 0,
+		long: s.rnd.IntN(2) == 0,
 	}
 }
 
@@ -88,6 +91,9 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 	for {
 		switch e.state {
 		case simEchoReading:
+			if a := t.SleepUntil(e.until); a.Pending() {
+				return a
+			}
 			n, err := e.read(t.Scratch()[:e.room])
 			switch {
 			case err == ErrWouldBlock:
@@ -110,6 +116,10 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 				return sm.Done
 			}
 			e.state = simEchoReading
+			if e.slow {
+				e.until = t.Now().Add(time.Duration(e.s.rnd.IntN(int(20 * time.Millisecond))))
+				continue
+			}
 			if e.lazy {
 				return e.wait()
 			}
@@ -129,7 +139,7 @@ func (e *simEcho) wait() sm.Await {
 }
 
 func (e *simEcho) read(p []byte) (int, error) {
-	if e.edge {
+	if e.edge && !e.once {
 		return e.conn.ReadET(p)
 	}
 	return e.conn.Read(p)
@@ -246,314 +256,3 @@ func (d *simDials) connect(t *sm.Task, s *sim, to netip.AddrPort) (*TCPConn, sm.
 }
 
 func (d *simDials) Close() error { return d.dial.Close() }
-
-// simClient sends the bytes of a stream of its own to an echo, ends its output,
-// and must get every byte back, once and in order, and then the end.
-type simClient struct {
-	s      *sim
-	to     netip.AddrPort
-	stream int
-	total  int
-	chunk  int
-	sent   int
-	got    int
-	conn   *TCPConn
-	how    simClientHow
-	edge   bool
-	ended  bool // the output
-	moves  int  // of the deadline, which is near but for the last time
-	out    WriteAll
-	in     ReadFull
-	both   sm.All
-	steps  int
-	begun  bool // both is started
-	late   bool // begins after a while
-	err    error
-	simDials
-}
-
-type simClientHow uint8
-
-const (
-	simClientAtOnce simClientHow = iota // sends and receives in one task
-	simClientInTurn                     // sends a piece by WriteAll, and waits for it by ReadFull
-	simClientBeside                     // sends and receives in two tasks
-	simClientRelay                      // likewise, and the receiver is replaced now and then
-	simClientHows
-)
-
-func newSimClient(s *sim, stream int, to netip.AddrPort) *simClient {
-	c := &simClient{s: s, to: to, stream: stream, total: simSize(s.rnd, 1<<s.rnd.IntN(15)), chunk: simSize(s.rnd, 4096)}
-	if c.how = simClientHow(s.rnd.IntN(int(simClientHows))); c.how == simClientInTurn {
-		c.chunk = min(c.chunk, s.most) // it reads nothing until all of a piece is sent
-	}
-	c.edge = s.rnd.IntN(2) == 0
-	c.late = s.rnd.IntN(2) == 0
-	if s.rnd.IntN(8) == 0 {
-		c.moves = 1 + s.rnd.IntN(3)
-	}
-	return c
-}
-
-func (c *simClient) Step(t *sm.Task) sm.Await {
-	if c.late {
-		c.late = false
-		c.again = t.Now().Add(time.Duration(c.s.rnd.IntN(int(50 * time.Millisecond))))
-	}
-	if c.conn == nil {
-		conn, a := c.connect(t, c.s, c.to)
-		if conn == nil {
-			return a
-		}
-		c.conn = conn
-	}
-	if c.moves > 0 {
-		c.moves--
-		limit := time.Duration(1+c.s.rnd.IntN(50)) * time.Millisecond
-		if c.moves == 0 {
-			limit = time.Hour
-		}
-		if err := c.conn.SetDeadline(t.Now().Add(limit)); err != nil {
-			return c.failed(t, err)
-		}
-	}
-	switch c.how {
-	case simClientAtOnce:
-		return c.atOnce(t)
-	case simClientInTurn:
-		return c.inTurn(t)
-	case simClientBeside, simClientRelay:
-		return c.beside(t)
-	default:
-		panic(fmt.Sprintf("simClient.Step: how %d", c.how))
-	}
-}
-
-func (c *simClient) wait(dirs sm.Dir) sm.Await {
-	if c.edge {
-		return c.conn.WaitET(dirs)
-	}
-	return c.conn.Wait(dirs)
-}
-
-// atOnce receives first in every second step: a budget of one operation a step
-// would else go into writes that find no room.
-func (c *simClient) atOnce(t *sm.Task) sm.Await {
-	c.steps++
-	if c.steps%2 == 0 {
-		if received, a := c.receive(t); !received {
-			return a
-		}
-	}
-	more, a := c.send(t)
-	if a == sm.Done && more {
-		return a
-	}
-	if c.steps%2 == 1 {
-		if received, a := c.receive(t); !received {
-			return a
-		}
-	}
-	if more {
-		return c.wait(sm.Read | sm.Write)
-	}
-	return c.wait(sm.Read)
-}
-
-// send sends what the socket takes. The result is one of: false and Done, when
-// all is sent; true and a wait; true and Done when it has failed.
-func (c *simClient) send(t *sm.Task) (more bool, a sm.Await) {
-	for c.sent < c.total {
-		p := simBytes(t.Scratch()[:min(c.chunk, c.total-c.sent)], c.stream, c.sent)
-		n, err := c.conn.Write(p)
-		c.sent += n
-		if err == ErrWouldBlock {
-			return true, c.wait(sm.Write)
-		}
-		if err != nil {
-			return true, c.failed(t, err)
-		}
-	}
-	return c.end(t)
-}
-
-// end ends the output. The results are those of send.
-func (c *simClient) end(t *sm.Task) (failed bool, a sm.Await) {
-	if !c.ended {
-		c.ended = true
-		if err := c.conn.CloseWrite(); err != nil {
-			return true, c.failed(t, err)
-		}
-	}
-	return false, sm.Done
-}
-
-// receive takes what has come. The result is one of: true and a wait; false and
-// Done at the end.
-func (c *simClient) receive(t *sm.Task) (more bool, a sm.Await) {
-	for {
-		n, err := c.conn.Read(t.Scratch()[:c.chunk])
-		c.check(t.Scratch()[:n])
-		switch {
-		case err == ErrWouldBlock:
-			return true, c.wait(sm.Read)
-		case err != nil:
-			return false, c.over(t, err)
-		}
-	}
-}
-
-// simPart is a task of a client's. When one fails, the other has to end.
-type simPart struct {
-	c *simClient
-	sm.Frame
-}
-
-func (p *simPart) Err() error { return p.c.err }
-
-func (p *simPart) Close() error {
-	if c, ok := p.Frame.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
-}
-
-// simRelay receives by a task that is destroyed after a while, and by another one
-// that takes over where it was. What the first was resumed for and has not looked
-// at is the second's.
-type simRelay struct {
-	c    *simClient
-	left int // how often it is replaced
-	race sm.Any
-	busy bool // race is started
-}
-
-func (r *simRelay) Step(t *sm.Task) sm.Await {
-	for {
-		if r.busy {
-			if a := r.race.Step(t); a.Pending() {
-				return a
-			}
-			if r.race.Winner() == 0 {
-				if r.c.err == nil {
-					r.c.err = r.race.Err() // it was destroyed
-				}
-				return sm.Done
-			}
-		}
-		r.busy = true
-		runners := []sm.Frame{r.c.s.add(r.c.s.watch("client's lazy receiver", r.c.lazy()))}
-		if r.left--; r.left >= 0 {
-			pause := &simSleeper{s: r.c.s, naps: 1, when: t.Now().Add(time.Duration(r.c.s.rnd.IntN(int(5 * time.Millisecond))))}
-			runners = append(runners, r.c.s.add(r.c.s.watch("client's sleeper", pause)))
-		}
-		r.race.Start(runners...)
-	}
-}
-
-func (r *simRelay) Close() error { return r.race.Close() }
-
-// lazy is a receiver that waits for each read: ReadET leaves an edge behind
-// where there may be more.
-func (c *simClient) lazy() sm.Frame {
-	waited := false
-	return script(func(t *sm.Task) sm.Await {
-		if !waited {
-			waited = true
-			return c.wait(sm.Read)
-		}
-		n, err := c.conn.ReadET(t.Scratch()[:c.chunk])
-		c.check(t.Scratch()[:n])
-		if err == nil || err == ErrWouldBlock {
-			return c.wait(sm.Read)
-		}
-		return c.over(t, err)
-	})
-}
-
-// over judges what reading has ended with.
-func (c *simClient) over(t *sm.Task, err error) sm.Await {
-	if err != io.EOF {
-		return c.failed(t, err)
-	}
-	if (c.got != c.total || !c.ended) && !c.s.broken() {
-		c.s.problem("stream %d ends after %d bytes of %d", c.stream, c.got, c.total)
-	}
-	return sm.Done
-}
-
-// check compares what has come with what was sent.
-func (c *simClient) check(p []byte) {
-	for i, b := range p {
-		if b != simByte(c.stream, c.got+i) || c.got+i >= c.sent {
-			c.s.problem("stream %d: byte %d is %d", c.stream, c.got+i, b)
-			break
-		}
-	}
-	c.got += len(p)
-}
-
-// failed judges an error of the connection.
-func (c *simClient) failed(t *sm.Task, err error) sm.Await {
-	c.err = err
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if d := c.conn.deadlines; d == nil || t.Now().Before(d.read) {
-			c.s.problem("stream %d fails before its deadline", c.stream)
-		}
-		c.s.disturbed = true // the other end finds a reset, perhaps
-	} else if !c.s.broken() {
-		c.s.problem("stream %d: %v", c.stream, err)
-	}
-	return sm.Done
-}
-
-func (c *simClient) inTurn(t *sm.Task) sm.Await {
-	buf := make([]byte, c.chunk)
-	for {
-		if a := c.out.Step(t); a.Pending() {
-			return a
-		}
-		if err := c.out.Err(); err != nil {
-			return c.failed(t, err)
-		}
-		if c.in.conn != nil {
-			if a := c.in.Step(t); a.Pending() {
-				return a
-			}
-			n, err := c.in.Result()
-			c.check(c.in.buf[:n])
-			c.in.conn = nil
-			if err != nil {
-				return c.failed(t, err)
-			}
-		}
-		if c.sent == c.total {
-			if failed, a := c.end(t); failed {
-				return a
-			}
-			_, a := c.receive(t)
-			return a
-		}
-		n := min(c.chunk, c.total-c.sent)
-		c.out.Start(c.conn, simBytes(buf[:n], c.stream, c.sent))
-		c.sent += n
-		c.in.Start(c.conn, make([]byte, n))
-	}
-}
-
-func (c *simClient) beside(t *sm.Task) sm.Await {
-	if !c.begun {
-		c.begun = true
-		sender := &simPart{c, script(func(t *sm.Task) sm.Await { _, a := c.send(t); return a })}
-		receiver := &simPart{c, script(func(t *sm.Task) sm.Await { _, a := c.receive(t); return a })}
-		if c.how == simClientRelay {
-			receiver.Frame = &simRelay{c: c, left: 20}
-		}
-		c.both.Start(c.s.add(c.s.watch("client's sender", sender)), c.s.add(c.s.watch("client's receiver", receiver)))
-	}
-	return c.both.Step(t) // its error is this frame's own business
-}
-
-func (c *simClient) Close() error {
-	return errors.Join(c.both.Close(), c.out.Close(), c.simDials.Close(), c.conn.Close())
-}

@@ -111,6 +111,8 @@ type sim struct {
 	k         *simkernel.Kernel
 	rnd       *rand.Rand
 	turn      int
+	steps     int  // of tasks that are watched
+	vain      int  // turns in a row without one
 	idle      bool // nothing will ever happen any more
 	disturbed bool // a task or a connection was ended before its time
 	problems  []string
@@ -140,6 +142,10 @@ type simConn struct {
 	conn *TCPConn
 	id   int
 }
+
+// maxSimVain is how many turns in a row may step nobody: spurious events and
+// posts cause some.
+const maxSimVain = 64
 
 // maxSimTurns is more than any run takes.
 const maxSimTurns = 200_000
@@ -187,6 +193,7 @@ func (s *sim) problem(format string, args ...any) {
 // advance makes one turn.
 func (s *sim) advance() {
 	s.turn++
+	before := s.steps
 	if err := s.Loop.turn(); err != nil {
 		s.problem("turn: %v", err)
 	}
@@ -194,6 +201,12 @@ func (s *sim) advance() {
 		s.problem("%s", v)
 	}
 	s.k.Violations = nil
+	if s.vain++; s.steps != before {
+		s.vain = 0
+	}
+	if s.vain == maxSimVain {
+		s.problem("the loop spins: %d turns, and no task was stepped", s.vain)
+	}
 }
 
 // over reports whether the clients have ended, or something is wrong.
@@ -337,6 +350,11 @@ func (s *sim) post() {
 
 // interfere ends a task or a connection before its time, where that is drawn.
 func (s *sim) interfere() {
+	s.endSomeone()
+	s.closeSomething()
+}
+
+func (s *sim) endSomeone() {
 	if s.rnd.Uint32N(1024) < s.destroys {
 		if w := s.anyone(); w != nil && !w.server && !w.task.Ended() {
 			s.disturbed = true
@@ -344,6 +362,9 @@ func (s *sim) interfere() {
 			w.task.Destroy()
 		}
 	}
+}
+
+func (s *sim) closeSomething() {
 	if s.rnd.Uint32N(1024) < s.closes && len(s.conns) > 0 {
 		c := s.conns[s.rnd.IntN(len(s.conns))].conn
 		if c.FD() >= 0 && !c.slot().waiters.Empty() {

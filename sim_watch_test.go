@@ -53,9 +53,11 @@ func (w *simWatch) Step(t *sm.Task) sm.Await {
 	}
 	w.resumed(t)
 	w.waiting = false
+	s.steps++
 	s.interfere()
 	before := s.k.Moves
 	a := w.frame.Step(t)
+	s.endSomeone() // what the frame has answered stands
 	if moves := s.k.Moves - before; moves > s.maxOps && !w.batches {
 		s.problem("%s makes %d operations in a step, of %d", w.name, moves, s.maxOps)
 	}
@@ -154,7 +156,7 @@ func (s *sim) start(trace io.Writer) {
 		config.Files = clients + 4 + rnd.IntN(3)
 	}
 	s.k, s.most = simkernel.New(config), config.ReceiveBuffer
-	s.maxOps = []int{sm.DefaultMaxOps, 1, 2, 5}[rnd.IntN(4)]
+	s.maxOps = []int{sm.DefaultMaxOps, 2, 3, 5}[rnd.IntN(4)]
 	if rnd.IntN(4) == 0 {
 		s.destroys = 1 << rnd.IntN(5)
 	}

@@ -19,6 +19,7 @@ import (
 // drain is a loop's share in a shutdown.
 type drain struct {
 	loops []*Loop       // that end together; nil while no shutdown has begun
+	cut   bool          // tasks had to be destroyed: nobody finds the loop over after that
 	over  atomic.Bool   // every task has ended by itself
 	ended chan struct{} // closed when Run, or Close of a loop that never ran, is about to return
 }
@@ -111,7 +112,8 @@ func (l *Loop) drainWith(loops []*Loop) {
 // destroyTasks ends the draining, and reports whether there was any task left.
 func (l *Loop) destroyTasks() bool {
 	left := l.sched.Live() > 0
-	l.drain.over.Store(!left)
+	l.drain.cut = l.drain.cut || left
+	l.drain.over.Store(!l.drain.cut)
 	l.sched.Close()
 	l.Stop()
 	return left

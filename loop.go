@@ -144,6 +144,7 @@ func (l *Loop) Run() error {
 	}
 	defer close(l.drain.ended)
 	defer l.state.Store(loopRan)
+	defer l.finish() // also when something ends the goroutine
 	running.Add(1)
 	defer running.Add(-1)
 	l.owner.claim()
@@ -154,13 +155,17 @@ func (l *Loop) Run() error {
 	for err == nil && !l.stopped.Load() {
 		err = l.turn()
 	}
-	l.stopped.Store(true)
-	l.mail.shut()
+	l.Stop()
 	l.runPosts()
-	if l.sched.Draining() {
-		l.endTogether() // others may wait for this one
-	}
 	return err
+}
+
+// finish ends the taking of posts, and tells those who may wait for this loop.
+func (l *Loop) finish() {
+	l.Stop()
+	if l.sched.Draining() {
+		l.endTogether()
+	}
 }
 
 // turn asks the poller, waiting only when there is nothing else to do, and runs
@@ -283,7 +288,8 @@ func (l *Loop) Spawn(frame sm.Frame) *sm.Task {
 // Post has fn run on the loop, between two turns' steps. Any goroutine.
 //
 // The result is one of: nil, and fn runs exactly once, before Run or Close
-// returns; ErrLoopClosed after Stop; ErrQueueFull when MaxPosts functions wait.
+// returns; ErrLoopClosed after Stop, and after Run has ended otherwise;
+// ErrQueueFull when MaxPosts functions wait.
 // A panic in fn is reported and ends nothing.
 func (l *Loop) Post(fn func()) error {
 	if fn == nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/sm"
 )
 
 // What went wrong once in a shutdown.
@@ -59,4 +61,53 @@ func (w *world) queued(posts int) {
 			w.mail.mu.Unlock()
 		}
 	})
+}
+
+// A loop whose goroutine was ended took no part in the end that the loops of a
+// group come to together, and the others waited for it for ever.
+func TestGroupShutdownOutlivesALoopWhoseGoroutineEnds(t *testing.T) {
+	for name, end := range map[string]func(l *Loop, t *sm.Task){
+		"in a step": func(*Loop, *sm.Task) { runtime.Goexit() },
+		"in a post": func(l *Loop, _ *sm.Task) { assert.NoError(t, l.Post(runtime.Goexit)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log reportLog
+			g, err := NewGroup(2, WithReport(log.report))
+			require.NoError(t, err)
+			l := g.Next()
+			require.NoError(t, l.Post(func() {
+				l.Spawn(&fake{step: func(t *sm.Task) sm.Await {
+					if t.Draining() {
+						end(l, t)
+					}
+					return sm.Park
+				}})
+			}))
+			assert.Equal(t, ErrLoopClosed, got(t, shutDown(context.Background(), g)))
+			within(t, "Join", func() { assert.ErrorIs(t, g.Join(), errLoopGoexit) })
+		})
+	}
+}
+
+// A step that blocks can't be destroyed, and what it uses must not be released
+// under it: so Shutdown waits for it, whatever ctx says.
+func TestShutdownWaitsForAStepThatBlocks(t *testing.T) {
+	w := newTestLoop(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	f := script(func(t *sm.Task) sm.Await {
+		close(held)
+		<-release
+		return sm.Park
+	})
+	w.Spawn(f)
+	w.run()
+	got(t, held)
+	result := shutDown(expired, w.Loop)
+	w.queued(2)
+	assert.Empty(t, result)
+	assert.Zero(t, f.closes)
+	close(release)
+	assert.Equal(t, context.Canceled, got(t, result))
+	assert.NoError(t, w.joined())
+	assert.Equal(t, 1, f.closes)
 }

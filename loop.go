@@ -148,6 +148,7 @@ func (l *Loop) Run() error {
 	running.Add(1)
 	defer running.Add(-1)
 	l.owner.claim()
+	l.owner.runs.Store(l.owner.id.Load())
 	if l.watch != nil {
 		defer l.watch.start()()
 	}
@@ -340,8 +341,9 @@ func (l *Loop) Dump(w io.Writer) error {
 
 // owner is the check mode's memory of whose goroutine the loop is.
 type owner struct {
-	on bool
-	id atomic.Uint64
+	on   bool
+	id   atomic.Uint64
+	runs atomic.Uint64 // the goroutine in Run; 0: none yet
 }
 
 func (o *owner) claim() {

@@ -59,7 +59,7 @@ func (l *Loop) Shutdown(ctx context.Context) error {
 
 // outside panics, in check mode, on the goroutine of a loop that runs.
 func (l *Loop) outside(method string) {
-	if l.owner.on && l.state.Load() == loopRunning && goroutineID() == l.owner.id.Load() {
+	if l.owner.on && l.state.Load() == loopRunning && goroutineID() == l.owner.runs.Load() {
 		panic("stepio: " + method + ": called on the loop, which would wait for itself")
 	}
 }

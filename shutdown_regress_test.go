@@ -111,3 +111,12 @@ func TestShutdownWaitsForAStepThatBlocks(t *testing.T) {
 	assert.NoError(t, w.joined())
 	assert.Equal(t, 1, f.closes)
 }
+
+// Run had begun on its goroutine, which was not known yet: the one that had made
+// the loop, and called Shutdown, was taken for it.
+func TestShutdownByWhoMadeALoopThatStarts(t *testing.T) {
+	w := newTestLoop(t)
+	w.state.Store(loopRunning)
+	assert.NotPanics(t, func() { w.outside("Loop.Shutdown") })
+	w.state.Store(loopNew)
+}

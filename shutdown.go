@@ -26,13 +26,15 @@ type drain struct {
 
 // Shutdown ends the loop gracefully, and waits until Run has returned.
 //
-// Every listener takes what is in its queue and closes: to those who accept, it
-// is net.ErrClosed then, with which Serve ends without a failure. Every task is
-// resumed once; frames see sm.Task.Draining, and those that are idle are ended:
-// see sm.Idler. All others run until they end; posts and new tasks are taken
-// meanwhile. When no task is left, Run returns nil. When ctx ends before that,
-// what is left is destroyed, its frames are closed, and Run returns nil. The
-// loop's own descriptors are released by Close, as always.
+// A listener gives what is in its queue to those who accept, and closes: to them
+// it is net.ErrClosed then, with which Serve ends without a failure. One that
+// nobody accepts from stays open. Every task is resumed once; frames see
+// sm.Task.Draining, and those that are idle are ended: see sm.Idler. All others
+// run until they end, on UDP sockets too, and those that sleep or wait for a pool
+// or for another task; posts and new tasks are taken meanwhile. When no task is
+// left, Run returns nil. When ctx ends before that, what is left is destroyed,
+// its frames are closed, and Run returns nil. The loop's own descriptors are
+// released by Close, as always.
 //
 // The result is one of: nil when every task has ended by itself, or idle, also
 // when that was so before; ctx's error when some had to be destroyed;
@@ -41,14 +43,18 @@ type drain struct {
 //
 // Before Run, it waits for that; when ctx ends while the loop does not run, it
 // returns at once, and what it would have destroyed is destroyed by Run or
-// Close. A step that blocks the loop holds up Shutdown too, past ctx's end.
+// Close. A step that blocks the loop holds up Shutdown too, past ctx's end: it
+// can't be destroyed, and may use what the caller is about to release. Who would
+// rather give up on it calls Shutdown on another goroutine. The same goes for
+// the report function of a watchdog.
 //
 // A connection that the kernel puts into the queue after the last look at it is
-// reset. On Linux a listener refuses new ones before that look: their first
-// packet is dropped, and comes again a second later, when another socket of the
-// address has to answer it (ListenOptions.ReusePort). Left is who is half-way
-// through the handshake: see net.ipv4.tcp_migrate_req. On macOS the window is
-// that between two system calls.
+// reset. On Linux a listener refuses new ones before it takes what is in its
+// queue: their first packet is dropped, and comes again a second later, when
+// another socket of the address has to answer it (ListenOptions.ReusePort). Left
+// is who is half-way through the handshake: see net.ipv4.tcp_migrate_req. On
+// macOS the window is that between two system calls, and a queue that fills
+// faster than it is emptied keeps the listener open until ctx ends.
 //
 // Any goroutine but the loop's own, which would wait for itself: that panics in
 // check mode. Several calls may run at once: the first ctx to end counts.

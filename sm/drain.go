@@ -24,6 +24,11 @@ import "slices"
 // scheduler drains. Idle reports whether nothing would be lost by that now. It is
 // called on the scheduler's goroutine, only while draining and while the task
 // waits, and must not change anything.
+//
+// It is asked after steps only: who becomes idle by what another task does, or by
+// the passing of time, has to be woken for it, or to wait until then. What other
+// goroutines have queued for it, Idle must look at: a wake that comes after the
+// question finds a task that has ended.
 type Idler interface {
 	Idle() bool
 }

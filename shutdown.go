@@ -158,9 +158,10 @@ func (l *Loop) endTogether() {
 }
 
 // Shutdown ends every loop gracefully: see Loop.Shutdown. Its result is ctx's error
-// when that of any loop is, else ErrLoopClosed when that of any is, else nil: so a
-// loop that fails keeps none of the others from ending in order. A loop without tasks keeps running until all of them have none, so one that
-// accepts may still hand connections to the others. Join is as after Stop.
+// when that of any loop is, else ErrLoopClosed when that of any is, else nil: a
+// loop that fails keeps none of the others from ending in order. A loop without
+// tasks keeps running until all of them have none, so one that accepts may still
+// hand connections to the others. Join is as after Stop.
 //
 // Any goroutine but the loops' own.
 func (g *Group) Shutdown(ctx context.Context) error {

@@ -144,9 +144,11 @@ func (l *Loop) Run() error {
 	}
 	defer close(l.drain.ended)
 	defer l.state.Store(loopRan)
+	defer l.finish() // also when something ends the goroutine
 	running.Add(1)
 	defer running.Add(-1)
 	l.owner.claim()
+	l.owner.runs.Store(l.owner.id.Load())
 	if l.watch != nil {
 		defer l.watch.start()()
 	}
@@ -154,13 +156,17 @@ func (l *Loop) Run() error {
 	for err == nil && !l.stopped.Load() {
 		err = l.turn()
 	}
-	l.stopped.Store(true)
-	l.mail.shut()
+	l.Stop()
 	l.runPosts()
-	if l.sched.Draining() {
-		l.endTogether() // others may wait for this one
-	}
 	return err
+}
+
+// finish ends the taking of posts, and tells those who may wait for this loop.
+func (l *Loop) finish() {
+	l.Stop()
+	if l.sched.Draining() {
+		l.endTogether()
+	}
 }
 
 // turn asks the poller, waiting only when there is nothing else to do, and runs
@@ -283,7 +289,8 @@ func (l *Loop) Spawn(frame sm.Frame) *sm.Task {
 // Post has fn run on the loop, between two turns' steps. Any goroutine.
 //
 // The result is one of: nil, and fn runs exactly once, before Run or Close
-// returns; ErrLoopClosed after Stop; ErrQueueFull when MaxPosts functions wait.
+// returns; ErrLoopClosed after Stop, and after Run has ended otherwise;
+// ErrQueueFull when MaxPosts functions wait.
 // A panic in fn is reported and ends nothing.
 func (l *Loop) Post(fn func()) error {
 	if fn == nil {
@@ -334,8 +341,9 @@ func (l *Loop) Dump(w io.Writer) error {
 
 // owner is the check mode's memory of whose goroutine the loop is.
 type owner struct {
-	on bool
-	id atomic.Uint64
+	on   bool
+	id   atomic.Uint64
+	runs atomic.Uint64 // the goroutine in Run; 0: none yet
 }
 
 func (o *owner) claim() {

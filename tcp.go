@@ -43,8 +43,9 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // sending; 0 and ErrWouldBlock when nothing has arrived, or the step's budget
 // is used up: return c.Readable() and try again; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
-// what the kernel says, after which c can only be closed: syscall.ECONNRESET
-// names no addresses. An empty p panics: it could not tell end of input from no
+// what the kernel says, after which c can only be closed: that of
+// syscall.ECONNRESET names no addresses, and is shared by all connections, so it
+// must not be changed. An empty p panics: it could not tell end of input from no
 // room. Loop only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
@@ -115,9 +116,10 @@ func (c *TCPConn) ReadET(p []byte) (n int, err error) {
 // the socket takes no more, or the step's budget is used up: return
 // c.Writable() and go on with the rest; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the write deadline, net.ErrClosed after Close,
-// or what the kernel says, after which c can only be closed: syscall.ECONNRESET
-// and syscall.EPIPE, which also follows CloseWrite, name no addresses. WriteAll
-// is the frame that goes on by itself. Loop only.
+// or what the kernel says, after which c can only be closed: those of
+// syscall.ECONNRESET and syscall.EPIPE, which also follows CloseWrite, name no
+// addresses, and are shared by all connections, so they must not be changed.
+// WriteAll is the frame that goes on by itself. Loop only.
 func (c *TCPConn) Write(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Write")

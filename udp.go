@@ -121,11 +121,7 @@ func (c *UDPConn) connect(addr, local netip.AddrPort) error {
 			return os.NewSyscallError("bind", errno)
 		}
 	}
-	errno := sys.connect(fd, addr)
-	for errno == unix.EINTR { // it sends nothing: once more is as good
-		errno = sys.connect(fd, addr)
-	}
-	if errno != 0 {
+	if errno := sys.connect(fd, addr); errno != 0 {
 		return os.NewSyscallError("connect", errno)
 	}
 	peer, errno := sys.remoteAddr(fd) // in the form in which datagrams will come from it

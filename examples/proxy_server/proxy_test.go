@@ -67,7 +67,7 @@ func newProxy(t *testing.T, addr string, dialPatience time.Duration) *proxy {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.loop = loop
-	p.to = &backend{addr: addr, patience: dialPatience, pool: p.pool, ctx: ctx, logf: p.logf}
+	p.to = &backend{addr: addr, patience: dialPatience, quiet: 50 * time.Millisecond, pool: p.pool, ctx: ctx, logf: p.logf}
 	ln, err := stepio.ListenTCP(loop, netip.MustParseAddrPort("127.0.0.1:0"), stepio.ListenOptions{})
 	require.NoError(t, err)
 	p.addr = ln.Addr()

@@ -52,8 +52,18 @@ func (k *Kernel) Listen(fd, backlog int) syscall.Errno {
 	return errno
 }
 
-// connect begins to connect f.
+// connect begins to connect f, or tells what has become of that.
 func (k *Kernel) connect(f *file) syscall.Errno {
+	switch f.state {
+	case connecting:
+		return syscall.EALREADY
+	case established:
+		return syscall.EISCONN
+	case broken:
+		errno := f.err
+		f.err = 0
+		return errno
+	}
 	f.state = connecting
 	switch {
 	case k.draw(Unanswered):

@@ -91,3 +91,16 @@ func interruptThread(t testing.TB) (stop func()) {
 		runtime.UnlockOSThread()
 	}
 }
+
+// underWay is how many bytes a connection has sent that were not acknowledged.
+func underWay(fd int) int {
+	queued, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+	if err != nil {
+		return 0
+	}
+	return queued - unsent
+}

@@ -260,7 +260,10 @@ var conformEnds = []conformCase{
 			h.fill(c.FD())
 			var err error
 			writer := h.spawn(func(*sm.Task) sm.Await {
-				if _, err = c.Write([]byte("x")); err != ErrWouldBlock {
+				for err = nil; err == nil; { // a full buffer may take a few bytes more
+					_, err = c.Write([]byte("x"))
+				}
+				if err != ErrWouldBlock {
 					return sm.Done
 				}
 				if et {

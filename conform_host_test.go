@@ -322,34 +322,26 @@ func (f *far) recvUpTo(n int) (string, syscall.Errno) {
 	return string(data), failed
 }
 
-// fill sends until the connection takes no more for good.
-func (f *far) fill() (n int) { return f.h.fill(f.fd) }
-
-// fill writes to fd until its kernel takes no more, neither now nor later.
-func (h *host) fill(fd int) (n int) {
+// fill writes to fd until its kernel takes no more, neither now nor later: all
+// that could travel has, and was acknowledged, which may be late.
+func (h *host) fill(fd int) {
 	chunk := make([]byte, 64<<10)
+	end := time.Now().Add(patience)
 	for full := 0; full < 3; {
-		m, errno := h.net.write(fd, chunk)
+		require.True(h.t, time.Now().Before(end), "it does not fill up")
+		_, errno := h.net.write(fd, chunk)
 		switch {
 		case errno == 0:
-			n += m
 			full = 0
 		case errno != unix.EAGAIN:
 			require.Zero(h.t, errno)
 		case h.sim != nil:
 			h.sim.Settle()
 			full++
-		case !pollFD(fd, unix.POLLOUT, 5*time.Millisecond):
+		case !pollFD(fd, unix.POLLOUT, 2*time.Millisecond) && underWay(fd) == 0:
 			full++
 		}
 	}
-	return n
-}
-
-// drain reads all there is, and what comes then, until n bytes have come.
-func (f *far) drain(n int) {
-	f.h.t.Helper()
-	require.Len(f.h.t, f.recv(n), n)
 }
 
 func (f *far) closeWrite() { require.Zero(f.h.t, f.h.net.shutdown(f.fd, unix.SHUT_WR)) }

@@ -145,20 +145,26 @@ var conformDescriptors = []conformCase{
 		assert.Equal(h.t, ErrRemoved, waits[0].waitErr)
 	}},
 	{name: "a number that was closed and opened again behind the loop's back works", needs: needsBehind, run: func(h *host) {
-		r, w := rawPipe(h.t.(*testing.T))
-		_, tasks := h.waiting(h.Readable(r))
-		tasks[0].Waker().Wake()
-		h.ended(tasks...)
-		require.NoError(h.t, unix.Close(r))
-		require.NoError(h.t, unix.Close(w))
-		near, f := socketPair(h.t)
-		require.Equal(h.t, r, near, "the number is used again")
-		newUnownedPeer(h.t, near).fill()
-		waits, tasks := h.waiting(h.Readable(near).Or(h.Writable(near))) // the registration grows
-		newUnownedPeer(h.t, f).send([]byte("x"))
-		h.ended(tasks...)
-		assert.Equal(h.t, sm.Read, waits[0].ready)
-		require.NoError(h.t, h.Remove(near))
+		for _, again := range []func(fd int) sm.Await{
+			func(fd int) sm.Await { return h.Readable(fd).Or(h.Writable(fd)) }, // the registration grows
+			func(fd int) sm.Await { return h.ReadableET(fd) },                  // it changes its mode
+		} {
+			r, w := rawPipe(h.t.(*testing.T))
+			_, tasks := h.waiting(h.Readable(r))
+			tasks[0].Waker().Wake()
+			h.ended(tasks...)
+			require.NoError(h.t, unix.Close(r))
+			require.NoError(h.t, unix.Close(w))
+			near, f := socketPair(h.t)
+			require.Equal(h.t, r, near, "the number is used again")
+			newUnownedPeer(h.t, near).fill()
+			waits, tasks := h.waiting(again(near))
+			newUnownedPeer(h.t, f).send([]byte("x"))
+			h.ended(tasks...)
+			assert.Equal(h.t, sm.Read, waits[0].ready)
+			assert.NoError(h.t, waits[0].waitErr)
+			require.NoError(h.t, h.Remove(near))
+		}
 	}},
 	{name: "a connection whose file others hold is not reported after its close", needs: needsSharing, run: func(h *host) {
 		c, f := h.pair()

@@ -341,30 +341,36 @@ func (k *Kernel) wait(room int, timeout time.Duration, report func(key uint64, r
 	}
 }
 
-// collect reports what is ready, at most room events. Those that are left come
-// first the next time, before the level-triggered ones that were reported.
+// collect reports what is ready, at most room events. What there was no room for
+// comes first the next time.
 func (k *Kernel) collect(room int, report func(key uint64, ready uint8)) (n int) {
 	items := k.ready
 	k.ready = nil
 	if len(items) > 1 && k.draw(ReorderedEvents) {
 		k.rnd.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
 	}
-	var reported []*registration
-	for _, r := range items {
-		if n == room || k.draw(DelayedEvent) {
+	var left []*registration
+	for i, r := range items {
+		if n == room {
+			left = items[i:]
+			break
+		}
+		if k.draw(DelayedEvent) {
 			k.ready = append(k.ready, r)
 			continue
 		}
 		ready := k.poll(r.file) & r.mask
 		if r.listed = ready != 0 && !r.edge; r.listed {
-			reported = append(reported, r)
+			k.ready = append(k.ready, r)
 		}
 		if ready != 0 {
 			k.tell(r, ready, report)
 			n++
 		}
 	}
-	k.ready = append(k.ready, reported...)
+	if len(left) > 0 {
+		k.ready = append(left, k.ready...)
+	}
 	late := k.stale[:0]
 	for _, e := range k.stale {
 		if n == room || k.rnd.IntN(4) != 0 {

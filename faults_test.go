@@ -59,7 +59,7 @@ const (
 )
 
 func newFaults(t testing.TB) *faults {
-	p, err := newPoller(eventBatch)
+	p, err := testPoller(eventBatch)
 	require.NoError(t, err)
 	return &faults{poller: p, events: make([]event, eventBatch), dirs: make(map[int]sm.Dir)}
 }

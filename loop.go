@@ -60,6 +60,7 @@ type loopConfig struct {
 	maxBytes int
 	clock    func() time.Duration
 	kernel   kernel
+	poller   func(batch int) (poller, error) // of a test; nil: the kernel's
 	watchdog *watchdog
 }
 
@@ -96,7 +97,10 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 	}
 	l := &Loop{report: c.report, events: make([]event, eventBatch)}
 	l.sys.sim = c.kernel
-	p, err := l.sys.newPoller(eventBatch)
+	if c.poller == nil {
+		c.poller = l.sys.newPoller
+	}
+	p, err := c.poller(eventBatch)
 	if err != nil {
 		return nil, err
 	}

@@ -208,6 +208,7 @@ func (l *Loop) runPosts() {
 	if posts == nil {
 		return
 	}
+	l.sched.Elapse() // a turn that had work already has not waited
 	ran := 0
 	defer func() { l.mail.done(posts, ran) }() // also when one ends the goroutine
 	for _, fn := range posts {

@@ -372,6 +372,10 @@ func (s *Scheduler) nowNanos() int64 {
 	return s.now
 }
 
+// Elapse says that time has passed since Now was asked for, outside of a turn:
+// the next Now reads the clock anew.
+func (s *Scheduler) Elapse() { s.timed = false }
+
 // Scratch lends the buffer that Task.Scratch lends.
 func (s *Scheduler) Scratch() []byte {
 	if s.scratch == nil {

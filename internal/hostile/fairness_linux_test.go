@@ -1,0 +1,126 @@
+package hostile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What a flood does to others on the same loop: a thousand connections that ping,
+// alone and beside a flood of each kind. The server's processor is its own.
+
+// pingers is how many connections ping.
+const pingers = 1000
+
+// mostOfAlone is by how much a flood may multiply the 99th percentile of the
+// others.
+const mostOfAlone = 3
+
+// floods are the ways to flood.
+func floods(hello serverHello) []struct {
+	name   string
+	config flooderConfig
+} {
+	return []struct {
+		name   string
+		config flooderConfig
+	}{
+		{"one flooder, 64 KiB at a time", flooderConfig{Addr: hello.Level, Conns: 1, Chunk: 64 << 10, Want: wantEcho}},
+		{"one flooder, edge-triggered", flooderConfig{Addr: hello.Edge, Conns: 1, Chunk: 64 << 10, Want: wantEcho}},
+		{"one flooder, 64 B messages pipelined", flooderConfig{Addr: hello.Level, Conns: 1, Chunk: 64, Want: wantEcho}},
+		{"one flooder, which gets no answers", flooderConfig{Addr: hello.Level, Conns: 1, Chunk: 64 << 10, Want: wantSink}},
+		{"eight flooders, 64 KiB at a time", flooderConfig{Addr: hello.Level, Conns: 8, Chunk: 64 << 10, Want: wantEcho}},
+		{"datagrams, one at a time", flooderConfig{Addr: hello.UDP["single level"], Conns: 1, Chunk: datagramSize, UDP: true}},
+		{"datagrams, in batches", flooderConfig{Addr: hello.UDP["batch level"], Conns: 1, Chunk: datagramSize, UDP: true}},
+	}
+}
+
+// rounds is how often a flood is compared: alone and beside in turns, so that
+// what else the machine does is in both. The median ratio counts.
+func rounds() int {
+	if *figures {
+		return 9
+	}
+	return 3
+}
+
+func TestFloodersStarveNobody(t *testing.T) {
+	server, hello := startServer(t, serverConfig{})
+	for _, load := range []struct {
+		name     string
+		interval time.Duration
+		floods   int // of those there are
+		bounded  int // of these, the bound is promised
+	}{
+		// As fast as they are answered: the server has no time to spare to begin with.
+		{"1,000 pingers without a pause", 0, 1, 1},
+		// A tenth of what the server can do, so that a ping finds it idle when there
+		// is no flood. This is the harder one: all that a ping waits for is the flood.
+		// Several flooders take a budget each, and so do both ends of a datagram.
+		{"1,000 pingers, 10 a second each", 100 * time.Millisecond, 7, 4},
+	} {
+		pinger := startClient(t, "pinger", pingerConfig{Addr: hello.Level, Conns: pingers, Interval: load.interval})
+		pinger.ping(200 * time.Millisecond)
+		for i, kind := range floods(hello)[:load.floods] {
+			var all []compared
+			flooder := startClient(t, "flooder", kind.config)
+			for range rounds() {
+				all = append(all, compare(t, server, pinger, flooder))
+			}
+			flooder.end()
+			slices.SortFunc(all, func(a, b compared) int { return cmp.Compare(a.ratio(), b.ratio()) })
+			c := all[len(all)/2]
+			t.Logf("%s, %s: %v", load.name, kind.name, c)
+			value := fmt.Sprintf("%.2f (%s to %s)", c.ratio(), micros(c.alone.P99), micros(c.beside.P99))
+			bound, met := "", true
+			if i < load.bounded {
+				bound, met = fmt.Sprintf("at most %d", mostOfAlone), c.ratio() <= mostOfAlone
+			}
+			timed(t, load.name+"; "+kind.name+": p99 to p99 alone", value, bound, met)
+		}
+		pinger.end()
+	}
+	assert.Empty(t, server.ask("stat", 0).Reports)
+}
+
+// compared is a round: the pings alone, and beside a flood.
+type compared struct {
+	alone, beside pings
+	flood         flood
+	busy          float64 // the server beside the flood, of its processor
+}
+
+func (c compared) ratio() float64 { return float64(c.beside.P99) / float64(c.alone.P99) }
+
+// String is all that there is to know.
+func (c compared) String() string {
+	return fmt.Sprintf("%d pings, p50 %v, p99 %v, max %v; alone %d, p50 %v, p99 %v, max %v; flood %.0f MiB/s sent, %.0f received, %d writes; CPU: server %.2f, pinger %.2f, flooder %.2f",
+		c.beside.N, c.beside.P50, c.beside.P99, c.beside.Max, c.alone.N, c.alone.P50, c.alone.P99, c.alone.Max,
+		mibs(c.flood.Sent, c.flood.Took), mibs(c.flood.Received, c.flood.Took), c.flood.Writes, c.busy, c.beside.CPU, c.flood.CPU)
+}
+
+// compare makes a round.
+func compare(t *testing.T, server, pinger, flooder *child) (c compared) {
+	d := window(100 * time.Millisecond)
+	c.alone = pinger.ping(d)
+	cpu := server.ask("stat", 0).CPU
+	// The flood begins before the pings and ends after them.
+	flooder.send(flooderCommand{For: d + 100*time.Millisecond})
+	server.eventually("the flood has begun", func(s serverStat) bool { return s.CPU-cpu > 10*time.Millisecond })
+	cpu = server.ask("stat", 0).CPU
+	begun := time.Now()
+	c.beside = pinger.ping(d)
+	c.busy = float64(server.ask("stat", 0).CPU-cpu) / float64(time.Since(begun))
+	flooder.receive(&c.flood)
+	require.Zero(t, c.alone.Lost)
+	require.Zero(t, c.beside.Lost, "pings that were not answered")
+	require.Positive(t, c.flood.Sent)
+	return c
+}
+
+func mibs(bytes int, d time.Duration) float64 { return float64(bytes) / (1 << 20) / d.Seconds() }

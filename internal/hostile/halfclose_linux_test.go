@@ -112,7 +112,7 @@ func TestTCPConnHalfCloseMatrix(t *testing.T) {
 	r := newRig(t)
 	arrivals := make(chan *nearEnd, 1)
 	edge := false // the loop's
-	ln := r.listen(0, func(c *stepio.TCPConn) sm.Frame {
+	ln := r.listen(nil, func(c *stepio.TCPConn) sm.Frame {
 		n := newNearEnd(c, edge)
 		arrivals <- n
 		return n

@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/stepio-go/stepio"
 	"github.com/stepio-go/stepio/sm"
@@ -73,10 +72,9 @@ func (r *rig) until(what string, cond func() bool) {
 	}
 }
 
-// listen serves a new listener with the frames that handle makes. With buffers
-// above 0, its connections have socket buffers of that size, or what the kernel
-// makes of it.
-func (r *rig) listen(buffers int, handle func(*stepio.TCPConn) sm.Frame) (ln *stepio.TCPListener) {
+// listen serves a new listener with the frames that handle makes. Its connections
+// inherit the socket options that prepare sets, if there is one.
+func (r *rig) listen(prepare func(fd int) error, handle func(*stepio.TCPConn) sm.Frame) (ln *stepio.TCPListener) {
 	r.t.Helper()
 	var err error
 	r.do(func() {
@@ -84,10 +82,8 @@ func (r *rig) listen(buffers int, handle func(*stepio.TCPConn) sm.Frame) (ln *st
 		if err != nil {
 			return
 		}
-		for _, option := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
-			if buffers > 0 && err == nil {
-				err = unix.SetsockoptInt(ln.FD(), unix.SOL_SOCKET, option, buffers)
-			}
+		if prepare != nil {
+			err = prepare(ln.FD())
 		}
 		r.loop.Spawn(stepio.NewServe(ln, handle))
 	})

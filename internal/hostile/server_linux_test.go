@@ -32,6 +32,7 @@ type serverHello struct {
 	Edge  netip.AddrPort // edge-triggered
 	Lazy  netip.AddrPort // level-triggered, and looks at its queue now and then only
 	UDP   map[string]netip.AddrPort
+	Epoll int // the loop's descriptor
 }
 
 // streams are the servers of connections, by name.
@@ -94,6 +95,9 @@ func serverRole(in *json.Decoder, out *json.Encoder) (err error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &s.limit); err != nil {
 		return err
 	}
+	if err := startRuntimePoller(); err != nil {
+		return err
+	}
 	s.epoll = newEpoll(func() { s.loop, err = stepio.NewLoop(stepio.WithReport(s.report)) })
 	if err != nil {
 		return err
@@ -130,7 +134,7 @@ func (s *server) listen(config serverConfig) (hello serverHello, err error) {
 	if err != nil {
 		return hello, err
 	}
-	hello = serverHello{Level: level.Addr(), Edge: edge.Addr(), UDP: map[string]netip.AddrPort{}}
+	hello = serverHello{Epoll: s.epoll, Level: level.Addr(), Edge: edge.Addr(), UDP: map[string]netip.AddrPort{}}
 	s.loop.Spawn(stepio.NewServe(level, func(c *stepio.TCPConn) sm.Frame { return newGuest(s, c, false) }))
 	s.loop.Spawn(&acceptor{server: s, ln: edge})
 	if config.Lazy {
@@ -226,12 +230,16 @@ func (s *server) drop() (err error) {
 // leaveRoom lowers the limit. It is one of numbers, and a descriptor gets the
 // lowest number that is free.
 func (s *server) leaveRoom(n int) error {
-	if err := s.hold(n + 1); err != nil {
-		return err
-	}
+	before := s.held
+	s.held = nil
+	err := s.hold(n + 1)
 	limit := s.limit
-	limit.Cur = uint64(s.held[len(s.held)-1])
-	if err := s.drop(); err != nil {
+	if err == nil {
+		limit.Cur = uint64(s.held[n])
+	}
+	err = errors.Join(err, s.drop())
+	s.held = before
+	if err != nil {
 		return err
 	}
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)

@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -60,7 +61,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 }
 
-// localPort is the port that fd is bound to.
+// localAddr is the address that fd is bound to.
 func localAddr(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
@@ -123,6 +124,16 @@ func epolls() map[int]bool {
 		}
 	}
 	return found
+}
+
+// startRuntimePoller has the Go runtime open what its poller keeps for the life of
+// the process, before descriptors are counted.
+func startRuntimePoller() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Close(), w.Close())
 }
 
 // newEpoll is the epoll descriptor that f has opened.

@@ -218,9 +218,9 @@ func (c *caller) Step(t *sm.Task) sm.Await {
 				return sm.Done
 			}
 			c.left--
-			c.again = t.Now().Add(100 * time.Millisecond)
 			if !c.deaf {
-				c.state = callerListening
+				c.state, c.again = callerListening, t.Now().Add(100*time.Millisecond)
+				return c.readable().Until(c.again) // the refusal is an event
 			}
 		case callerListening, callerSilent:
 			if c.deaf {

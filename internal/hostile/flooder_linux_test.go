@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The role that floods: connections over which it sends as much as they take,
+// The role that floods, once it has said that it is ready: connections over which it sends as much as they take,
 // and reads what comes back, as fast as it can; or datagrams. It never waits for
 // an answer. It is nicer than the ones who measure, so that they do not wait for
 // it on the processor that the clients share.
@@ -58,6 +58,9 @@ func flooderRole(in *json.Decoder, out *json.Encoder) error {
 			return os.NewSyscallError("fcntl", err)
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLOUT})
+	}
+	if err := out.Encode(struct{}{}); err != nil { // it is ready
+		return err
 	}
 	for {
 		var c flooderCommand

@@ -25,14 +25,15 @@ func TestServerOutlivesResetsInEveryState(t *testing.T) {
 
 	alone := polite.ping(window(300 * time.Millisecond))
 	require.Zero(t, alone.Lost)
-	run(2000) // for the memory that a busy server keeps
+	const warmUp = 2000
+	run(warmUp) // for the memory that a busy server keeps
 	settled := func(opened int) serverStat {
 		server.eventually("all connections have ended", func(s serverStat) bool { return s.Opened == opened && s.Closed == opened-1 })
 		return server.ask("collect", 0)
 	}
-	before := settled(2001)
+	before := settled(warmUp + 1)
 
-	n := size(100_000, 10_000)
+	n := size(100_000, 5000)
 	begun := time.Now()
 	resetter.send(resetterCommand{N: n})
 	// The polite one is served meanwhile, in windows until the resetter is done.
@@ -53,7 +54,7 @@ func TestServerOutlivesResetsInEveryState(t *testing.T) {
 		}
 	}
 	require.Empty(t, r.Error)
-	after := settled(2001 + n)
+	after := settled(warmUp + 1 + n)
 
 	name := fmt.Sprintf("%d resets in %d states", n, len(resetStates))
 	t.Logf("%d resets in %v, by state: %v; resetter's CPU %.2f; server's CPU %v in %v",

@@ -54,6 +54,7 @@ func startServer(t testing.TB, config serverConfig) (*child, serverHello) {
 	c := start(t, "server", mine, config)
 	var hello serverHello
 	c.receive(&hello)
+	c.eventually("every task waits", func(s serverStat) bool { return s.Ticks > 0 }) // the ticker is the last of them
 	return c, hello
 }
 
@@ -116,7 +117,7 @@ func (c *child) send(v any) {
 // receive waits for an answer.
 func (c *child) receive(v any) {
 	c.t.Helper()
-	over := time.AfterFunc(5*time.Minute, func() { _ = c.cmd.Process.Kill() }) // then Decode fails
+	over := time.AfterFunc(10*time.Minute, func() { _ = c.cmd.Process.Kill() }) // then Decode fails
 	defer over.Stop()
 	require.NoError(c.t, c.dec.Decode(v), "%s", &c.says)
 }

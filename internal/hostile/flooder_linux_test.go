@@ -106,7 +106,7 @@ func (config flooderConfig) connect() (fd int, err error) {
 // flood goes round its sockets: one write and one read of each that takes or has
 // something.
 func (config flooderConfig) flood(fds []unix.PollFd, d time.Duration) (f flood, err error) {
-	chunk, room := make([]byte, config.Chunk), make([]byte, 256<<10)
+	chunk, room := make([]byte, config.Chunk), make([]byte, 64<<10)
 	begun, cpu := time.Now(), cpuTime()
 	for ; f.Took < d; f.Took = time.Since(begun) {
 		moved := false

@@ -79,10 +79,14 @@ func seededRand(t testing.TB) (*rand.Rand, uint64) {
 	return rand.New(rand.NewPCG(s, s)), s
 }
 
-// size is the promised one with -full.
+// size is the promised one with -full, and a quarter of the other under the race
+// detector.
 func size(promised, otherwise int) int {
-	if *full {
+	switch {
+	case *full:
 		return promised
+	case raceDetector:
+		return otherwise / 4
 	}
 	return otherwise
 }

@@ -61,8 +61,8 @@ func (c *child) pinged() (p pings) {
 
 const pingSize = 64
 
-// lossAfter is when an answer will not come any more.
-const lossAfter = 2 * time.Second
+// lossAfter is when an answer will not come any more, however busy the machine is.
+const lossAfter = patience / 2
 
 type pinger struct {
 	config pingerConfig

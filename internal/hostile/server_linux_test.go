@@ -23,7 +23,8 @@ import (
 
 // serverConfig is what a server is started with.
 type serverConfig struct {
-	Lazy bool // listens on Lazy too
+	Lazy   bool // listens on Lazy too
+	Budget int  // of a step, times the default; 0: the default
 }
 
 // serverHello is where a server listens.
@@ -33,11 +34,6 @@ type serverHello struct {
 	Lazy  netip.AddrPort // level-triggered, and looks at its queue now and then only
 	UDP   map[string]netip.AddrPort
 	Epoll int // the loop's descriptor
-}
-
-// streams are the servers of connections, by name.
-func (h serverHello) streams() map[string]netip.AddrPort {
-	return map[string]netip.AddrPort{"level": h.Level, "edge": h.Edge}
 }
 
 // serverCommand is one of: stat; collect, stat after a garbage collection; room,
@@ -98,7 +94,9 @@ func serverRole(in *json.Decoder, out *json.Encoder) (err error) {
 	if err := startRuntimePoller(); err != nil {
 		return err
 	}
-	s.epoll = newEpoll(func() { s.loop, err = stepio.NewLoop(stepio.WithReport(s.report)) })
+	s.epoll = newEpoll(func() {
+		s.loop, err = stepio.NewLoop(stepio.WithReport(s.report), stepio.WithBudget(config.Budget*sm.DefaultMaxOps, config.Budget*sm.DefaultMaxBytes))
+	})
 	if err != nil {
 		return err
 	}

@@ -114,10 +114,13 @@ func (c *child) send(v any) {
 	require.NoError(c.t, c.enc.Encode(v), "%s", &c.says)
 }
 
+// mostAnswering is how long a child may take for an answer.
+const mostAnswering = 10 * time.Minute
+
 // receive waits for an answer.
 func (c *child) receive(v any) {
 	c.t.Helper()
-	over := time.AfterFunc(10*time.Minute, func() { _ = c.cmd.Process.Kill() }) // then Decode fails
+	over := time.AfterFunc(mostAnswering, func() { _ = c.cmd.Process.Kill() }) // then Decode fails
 	defer over.Stop()
 	require.NoError(c.t, c.dec.Decode(v), "%s", &c.says)
 }

@@ -48,6 +48,7 @@ type guest struct {
 	job    stepio.Job[struct{}]
 	until  time.Time
 	edge   bool
+	waited bool // before it has said anything
 	closed bool
 	state  guestState
 }
@@ -83,15 +84,17 @@ func (g *guest) Step(t *sm.Task) sm.Await {
 		case guestComing:
 			g.state = guestAsking
 			if g.edge {
+				g.waited = true
 				return g.conn.ReadableET() // the mode is the descriptor's from now on
 			}
 		case guestAsking:
 			_, err := g.conn.Read(t.Scratch()[:1])
 			if err == stepio.ErrWouldBlock {
+				g.waited = true
 				return g.readable()
 			}
 			if err != nil {
-				if errors.Is(err, syscall.ECONNRESET) {
+				if !g.waited && errors.Is(err, syscall.ECONNRESET) {
 					g.server.stat.DeadOnArrival++
 				}
 				return g.end(err)

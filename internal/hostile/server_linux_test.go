@@ -57,7 +57,7 @@ type serverStat struct {
 
 	Opened, Closed, Twice int // frames of connections; closed a second time
 	Ends                  map[string]int
-	DeadOnArrival         int // connections whose first read found a reset
+	DeadOnArrival         int // connections that were reset before they were looked at
 
 	Answered int // datagrams
 	Refused  int // datagrams of the storm that nobody took

@@ -127,7 +127,7 @@ func (c compared) String() string {
 
 // compare makes a round.
 func compare(t *testing.T, server, pinger, flooder *child) (c compared) {
-	d := window(250 * time.Millisecond)
+	d := window(150 * time.Millisecond)
 	c.alone = pinger.ping(d)
 	cpu := server.ask("stat", 0).CPU
 	// The flood begins before the pings and ends after them.

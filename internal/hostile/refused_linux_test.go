@@ -74,7 +74,7 @@ func TestRefusedDatagramsStopNothing(t *testing.T) {
 
 // quiet sees to it that a server to which nothing happens does nothing.
 func quiet(t *testing.T, server *child, what string) {
-	d := window(500 * time.Millisecond)
+	d := window(300 * time.Millisecond)
 	before := server.ask("stat", 0)
 	<-time.After(d)
 	after := server.ask("stat", 0)

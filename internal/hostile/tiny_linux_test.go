@@ -27,10 +27,12 @@ import (
 const (
 	// tinySend is less than the kernel grants: it takes its least, 4,608 bytes.
 	tinySend = 1
-	// tinyReceive is tcp_rmem's least (tcp(7)). socket(7) allows half of that, but
-	// then the window is less than a segment, and what one sees is TCP waiting for
-	// its persist timer (RFC 1122, 4.2.3.4, when to send data), at 1 KB a second.
+	// tinyReceive is tcp_rmem's least (tcp(7)), and tinySegment a good deal less. A
+	// sender with more to send waits until the window has room for a segment (RFC
+	// 1122, 4.2.3.4): with segments of half the window, as TCP would choose them
+	// here, one would see it wait for its persist timer, at a few KB a second.
 	tinyReceive = 4096
+	tinySegment = 536
 	// tinyRead is the most that an echo reads at a time.
 	tinyRead = 512
 	// tinyStreams share the bytes, side by side: one alone has a round trip every
@@ -92,7 +94,8 @@ func TestStreamsThroughTinyBuffers(t *testing.T) {
 // tinyOptions makes the buffers of a socket small, before it is connected.
 func tinyOptions(fd int) error {
 	return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, tinySend),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, tinyReceive))
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, tinyReceive),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, tinySegment))
 }
 
 // tinyClient sends random bytes and reads what comes back.

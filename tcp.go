@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -45,8 +46,9 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
 // what the kernel says, after which c can only be closed: that of
 // syscall.ECONNRESET names no addresses, and is shared by all connections, so it
-// must not be changed. An empty p panics: it could not tell end of input from no
-// room. Loop only.
+// must not be changed. A reset is told to reads also when a write has found it
+// first, once they have what arrived before. An empty p panics: it could not
+// tell end of input from no room. Loop only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Read")
@@ -72,9 +74,9 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 		s.readEmptied()
 		return 0, ErrWouldBlock
 	case errno != 0:
-		return 0, c.opError("read", errno)
+		return 0, c.failed("read", errno)
 	case n == 0:
-		return 0, io.EOF
+		return 0, c.end()
 	case n < len(p):
 		s.readShort()
 	default:
@@ -137,7 +139,7 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	}
 	n, errno := l.sys.write(int(c.fd), p)
 	if errno != 0 && errno != unix.EAGAIN {
-		return 0, c.opError("write", errno)
+		return 0, c.failed("write", errno)
 	}
 	l.sched.Spend(n)
 	if n < len(p) {
@@ -146,6 +148,26 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 		return n, ErrWouldBlock
 	}
 	return n, nil
+}
+
+// failed is the error of an operation. What has become of the connection is kept:
+// the kernel tells it to one call, of either direction, and to the next read that
+// the input has ended. Were that io.EOF, a stream that a reset has cut short
+// would pass for a whole one, with a task that reads and another that writes.
+func (c *TCPConn) failed(op string, errno syscall.Errno) error {
+	switch errno {
+	case unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH:
+		c.cause = uint8(errno)
+	}
+	return c.opError(op, errno)
+}
+
+// end is the result of a read that finds nothing and never will.
+func (c *TCPConn) end() error {
+	if c.cause != 0 {
+		return c.opError("read", syscall.Errno(c.cause))
+	}
+	return io.EOF
 }
 
 // CloseWrite ends the output: the peer reads end of input after what was

@@ -39,15 +39,22 @@
 //     5 % of the median, or 4 MiB. Less than that is within what a Go heap moves;
 //     so a leak is found from about 4 MiB in a run on, a kilobyte a second in an
 //     hour.
-//   - p99 of each kind of traffic: the median of the intervals' p99 in the last
-//     third is at most 1.5 times that in the first third. A machine that becomes
-//     slower meanwhile makes everything slower; so the same clients talk to an echo
-//     server of package net as well, the control, and the factor by which
-//     that has become slower is taken off, if it is more than 1. That it has
-//     become faster is not held against anyone. What this can't see is a slowness
-//     that comes at the same time as a machine's and is no greater; and one that the
-//     library brings on the control, by taking its processor: the columns of
-//     processor time in samples.csv tell.
+//   - p99 of each kind of traffic that has at least a hundred answers an interval:
+//     the median of the intervals' p99 in the last third is at most 1.5 times that
+//     in the first third. A machine that becomes slower meanwhile makes everything slower; so
+//     the same clients talk to an echo server of package net as well, the
+//     control, a process of its own, and the factor by which that has become slower
+//     is taken off, if it is more than 1. That it has become faster is not held
+//     against anyone.
+//   - Intervals in which other processes, or other machines, have used more than a
+//     quarter of the processors (/proc/stat) say nothing about p99, and are left
+//     out: there it is the kernel's scheduler that decides who waits, and it treats
+//     the control otherwise than the servers. When fewer than ten
+//     intervals are left in either third, p99 is not judged.
+//
+// What this can't see: a slowness that comes at the same time as a machine's and
+// is no greater; and one that the library brings on the control, by taking its
+// processor. For that, samples.csv has the processor time of each.
 //
 // A figure that is not judged says so, and why.
 //

@@ -100,23 +100,35 @@ func TestGrowthIsFound(t *testing.T) {
 }
 
 func TestSlowdownIsFoundBesideTheControl(t *testing.T) {
-	flat, half, double := noisy(300, 1e6, 0), noisy(300, 1e6, -1700), noisy(300, 1e6, 5000)
-	enough := slices.Repeat([]float64{fewestAnswers}, 300)
-	few := slices.Repeat([]float64{fewestAnswers - 1}, 300)
+	// of is a span of intervals around a median, with outliers.
+	of := func(n int, p99, control time.Duration, answers float64) span {
+		s := span{intervals: n, answers: slices.Repeat([]float64{answers}, n)}
+		for i, p := range noisy(n, 1, 0) {
+			s.p99s = append(s.p99s, float64(p99)*p.value)
+			s.controls = append(s.controls, float64(control)*noisy(n, 1, 0)[n-1-i].value)
+		}
+		return s
+	}
+	const ms = time.Millisecond
+	busy := of(5, ms, ms, 200)
+	busy.intervals = 100
 	for name, c := range map[string]struct {
-		p99s, controls []point
-		answers        []float64
-		bad            bool
+		first, last span
+		bad, judged bool
 	}{
-		"both flat":                   {flat, flat, enough, false},
-		"slower":                      {double, flat, enough, true},
-		"slower, with the machine":    {double, double, enough, false},
-		"flat, the machine is faster": {flat, half, enough, false},
-		"slower, too few answers":     {double, flat, few, false},
+		"both flat":                   {of(100, ms, ms, 200), of(100, ms, ms, 200), false, true},
+		"slower":                      {of(100, ms, ms, 200), of(100, 2*ms, ms, 200), true, true},
+		"slower by a third":           {of(100, 3*ms, ms, 200), of(100, 4*ms, ms, 200), false, true},
+		"slower, with the machine":    {of(100, ms, ms, 200), of(100, 2*ms, 2*ms, 200), false, true},
+		"flat, the machine is faster": {of(100, ms, 2*ms, 200), of(100, ms, ms, 200), false, true},
+		"slower, too few answers":     {of(100, ms, ms, 200), of(100, 2*ms, ms, 99), false, false},
+		"slower, too short a run":     {of(9, ms, ms, 200), of(9, 2*ms, ms, 200), false, false},
+		"slower, on a busy machine":   {of(100, ms, ms, 200), busy, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := slowdown("echo", c.p99s, c.controls, c.answers)
+			v := slowdown("echo", c.first, c.last)
 			assert.Equal(t, c.bad, v.bad, v)
+			assert.Equal(t, c.judged, !strings.Contains(v.figure, "not judged"), v)
 		})
 	}
 }

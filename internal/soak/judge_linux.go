@@ -13,6 +13,7 @@ const (
 	growthShare    = 0.05    // of the median: how much memory may grow over the rest
 	growthFloor    = 4 << 20 // bytes that it may grow whatever the median
 	slowdownBound  = 1.5     // p99 of the last third to that of the first
+	othersBound    = 0.25    // of the processors, for others: an interval with more says nothing about p99
 	fewestSamples  = 30      // after the warm-up: with fewer, nothing is said about flatness
 	fewestAnswers  = 100     // in the median interval: with fewer, there is no p99
 	maxSlopePoints = 2000    // of a series: more are thinned out, since every pair is looked at
@@ -89,35 +90,36 @@ func growth(what string, points []point) verdict {
 	}
 }
 
-// thirds are the medians of the first and of the last third of a series.
-func thirds(points []point) (first, last float64) {
-	third := len(points) / 3
-	pick := func(points []point) float64 {
-		values := make([]float64, len(points))
-		for i, p := range points {
-			values[i] = p.value
-		}
-		return median(values)
-	}
-	return pick(points[:third]), pick(points[len(points)-third:])
+// A span is a part of a run as one kind of traffic saw it: of every interval in
+// which the machine was not busy with others, the p99 and that of the control,
+// in nanoseconds, and the number of answers.
+type span struct {
+	intervals               int // also those in which it was busy
+	p99s, controls, answers []float64
 }
 
-// slowdown judges the p99 of a kind of traffic against that of the control in
-// the same intervals; both in nanoseconds, with the number of answers.
-func slowdown(what string, p99s, controls []point, answers []float64) verdict {
-	if len(p99s) < fewestSamples {
-		return verdict{what: what, figure: fmt.Sprintf("not judged: %d samples after the warm-up, %d wanted", len(p99s), fewestSamples)}
-	}
-	first, last := thirds(p99s)
-	controlFirst, controlLast := thirds(controls)
-	us := func(ns float64) time.Duration { return time.Duration(ns).Round(time.Microsecond) }
+// slowdown judges the p99 of a kind of traffic: that of a later span against that
+// of an earlier one, and both against the control's.
+func slowdown(what string, first, last span) verdict {
 	v := verdict{what: what}
-	v.figure = fmt.Sprintf("p99 %v -> %v: %.2f (control %v -> %v: %.2f)", us(first), us(last), last/first,
-		us(controlFirst), us(controlLast), controlLast/controlFirst)
-	if n := median(answers); n < fewestAnswers {
+	if n := min(first.intervals, last.intervals); n < fewestSamples/3 {
+		v.figure = fmt.Sprintf("not judged: %d samples in a third, %d wanted", n, fewestSamples/3)
+		return v
+	}
+	if n := min(len(first.p99s), len(last.p99s)); n < fewestSamples/3 {
+		v.figure = fmt.Sprintf("not judged: the machine was busy with others, but for %d of %d intervals in the first third and %d of %d in the last",
+			len(first.p99s), first.intervals, len(last.p99s), last.intervals)
+		return v
+	}
+	us := func(ns float64) time.Duration { return time.Duration(ns).Round(time.Microsecond) }
+	before, after := median(first.p99s), median(last.p99s)
+	controlBefore, controlAfter := median(first.controls), median(last.controls)
+	v.figure = fmt.Sprintf("p99 %v -> %v: %.2f (control %v -> %v: %.2f; %d and %d quiet intervals)", us(before), us(after), after/before,
+		us(controlBefore), us(controlAfter), controlAfter/controlBefore, len(first.p99s), len(last.p99s))
+	if n := min(median(first.answers), median(last.answers)); n < fewestAnswers {
 		v.figure += fmt.Sprintf("; not judged: %.0f answers in an interval, %d wanted", n, fewestAnswers)
 		return v
 	}
-	v.bad = last/first/max(1, controlLast/controlFirst) > slowdownBound
+	v.bad = after/before/max(1, controlAfter/controlBefore) > slowdownBound
 	return v
 }

@@ -34,7 +34,7 @@ const (
 // palette is told apart by people who see colours differently, too (Okabe, Ito:
 // Color Universal Design).
 var palette = []string{
-	"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3b08", "#542788", "#4d4d4d",
+	"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3b08", "#542788", "#4d4d4d", "#a6d854", "#e78ac3",
 }
 
 // plot draws charts above each other, with a mark wherever marks says.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func (w row) progress(kinds []*kind, failed int) string {
 		w.at.Round(time.Second), w.answers, float64(s.RSS)/(1<<20), float64(s.HeapInUse)/(1<<20), s.Tasks, s.FDs,
 		w.serverCP, w.clientCP, w.othersCP)
 	for i, k := range kinds {
-		if w.times[i].n > 0 && k.share > 0 {
+		if w.times[i].n > 0 && k.timed {
 			fmt.Fprintf(&b, " %s %d", k.name, w.times[i].p99.Microseconds())
 		}
 	}
@@ -107,40 +108,49 @@ func (r *record) flatness(length time.Duration) (verdicts []verdict) {
 	verdicts = append(verdicts,
 		growth("server's RSS", series(func(w row) float64 { return float64(w.server.RSS) })),
 		growth("server's live heap", series(func(w row) float64 { return float64(w.server.HeapLive) })))
-	p99 := func(kind int) []point {
-		return series(func(w row) float64 { return float64(w.times[kind].p99) })
-	}
-	control := 0
+	control := slices.IndexFunc(r.kinds, func(k *kind) bool { return k.name == controlName })
+	third := len(rows) / 3
 	for i, k := range r.kinds {
-		if k.name == controlName {
-			control = i
-		}
-	}
-	for i, k := range r.kinds {
-		answers := make([]float64, len(rows))
-		for j, w := range rows {
-			answers[j] = float64(w.times[i].n)
-		}
-		if i != control && median(answers) > 0 {
-			verdicts = append(verdicts, slowdown(k.name, p99(i), p99(control), answers))
+		first, last := spanOf(rows[:third], i, control), spanOf(rows[len(rows)-third:], i, control)
+		if i != control && k.timed {
+			verdicts = append(verdicts, slowdown(k.name, first, last))
 		}
 	}
 	return verdicts
 }
 
-// plot draws memory and p99 over the time of the run.
+// spanOf is what one kind of traffic saw of some intervals.
+func spanOf(rows []row, kind, control int) span {
+	s := span{intervals: len(rows)}
+	for _, w := range rows {
+		if w.othersCP <= othersBound*float64(runtime.NumCPU()) && w.times[kind].n > 0 && w.times[control].n > 0 {
+			s.p99s = append(s.p99s, float64(w.times[kind].p99))
+			s.controls = append(s.controls, float64(w.times[control].p99))
+			s.answers = append(s.answers, float64(w.times[kind].n))
+		}
+	}
+	return s
+}
+
+// plot draws memory, p99 and the use of the processors over the time of the run.
 func (r *record) plot(title string, length time.Duration, marks []time.Duration) string {
 	const mib = 1 << 20
 	memory := chart{title: "memory of the servers", unit: "MiB", lines: []line{
 		{name: "resident (RSS)"}, {name: "live heap"},
 	}}
 	times := chart{title: "p99 of every interval", unit: "ms", log: true}
+	load := chart{title: "processors in use", unit: "processors", lines: []line{
+		{name: "servers"}, {name: "clients"}, {name: "others"},
+	}}
 	for _, k := range r.kinds {
 		times.lines = append(times.lines, line{name: k.name, dashed: k.name == controlName})
 	}
 	for _, w := range r.rows {
 		memory.lines[0].add(w.at, float64(w.server.RSS)/mib)
 		memory.lines[1].add(w.at, float64(w.server.HeapLive)/mib)
+		load.lines[0].add(w.at, w.serverCP)
+		load.lines[1].add(w.at, w.clientCP)
+		load.lines[2].add(w.at, w.othersCP)
 		for i, l := range w.times {
 			if l.n >= fewestAnswers {
 				times.lines[i].add(w.at, float64(l.p99)/1e6)
@@ -148,5 +158,5 @@ func (r *record) plot(title string, length time.Duration, marks []time.Duration)
 		}
 	}
 	times.lines = slices.DeleteFunc(times.lines, func(l line) bool { return len(l.points) == 0 })
-	return plot(title, length, marks, memory, times)
+	return plot(title, length, marks, memory, times, load)
 }

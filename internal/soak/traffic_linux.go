@@ -25,6 +25,7 @@ type kind struct {
 	workers int
 	every   time.Duration // from one request of a worker to the next
 	session func(*worker) error
+	timed   bool // its p99 is judged
 	times   histogram
 
 	asked, answered atomic.Int64 // requests

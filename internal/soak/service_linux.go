@@ -107,7 +107,7 @@ func listenTCP(l *stepio.Loop, addr *netip.AddrPort, handle func(*stepio.TCPConn
 	if err != nil {
 		return err
 	}
-	*addr = ln.Addr()
+	keep(addr, ln.Addr())
 	if edge {
 		l.Spawn(&edgeAcceptor{ln: ln, handle: handle})
 	} else {
@@ -116,12 +116,20 @@ func listenTCP(l *stepio.Loop, addr *netip.AddrPort, handle func(*stepio.TCPConn
 	return nil
 }
 
+// keep writes down the port that the kernel has chosen. The first loop of the first
+// generation does so; servers read it ever after.
+func keep(addr *netip.AddrPort, chosen netip.AddrPort) {
+	if addr.Port() == 0 {
+		*addr = chosen
+	}
+}
+
 func (s *service) listenUDP(l *stepio.Loop, addr *netip.AddrPort, single bool) error {
 	conn, err := stepio.ListenUDP(l, *addr, stepio.ListenUDPOptions{ReusePort: true, ReadBuffer: 1 << 20})
 	if err != nil {
 		return err
 	}
-	*addr = conn.LocalAddr()
+	keep(addr, conn.LocalAddr())
 	l.Spawn(newDatagrams(conn, single, s.failures.add))
 	return nil
 }

@@ -16,7 +16,7 @@ const (
 	othersBound    = 0.25    // of the processors, for others: an interval with more says nothing about p99
 	fewestSamples  = 30      // after the warm-up: with fewer, nothing is said about flatness
 	fewestAnswers  = 100     // in the median interval: with fewer, there is no p99
-	maxSlopePoints = 2000    // of a series: more are thinned out, since every pair is looked at
+	maxSlopePoints = 1000    // of a series: more are thinned out, since every pair is looked at
 )
 
 // point is a value at a time.

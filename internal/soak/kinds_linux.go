@@ -30,7 +30,7 @@ func newTraffic(seed uint64, addrs addresses, control netip.AddrPort, rate float
 		// p99.
 		{name: "news", timed: true, workers: 20, every: time.Second, session: subscribes},
 		{name: "bulk", workers: 4, every: 400 * time.Millisecond, session: bulk(512<<10, toEcho, toEchoEdge, toProxy)},
-		{name: "idle", workers: 300, every: 15 * time.Second, session: idles},
+		{name: "idle", workers: 1 + int(rate/10), every: 15 * time.Second, session: idles},
 		{name: "slow-read", workers: 4, every: 2 * time.Second, session: readsSlowly},
 		{name: "slow-send", workers: 4, every: 2 * time.Second, session: sendsSlowly},
 		{name: "stall", workers: 10, every: 3 * time.Second, session: stalls},

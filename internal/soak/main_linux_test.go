@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 // short is a run for tests.
 func short(t *testing.T) config {
 	return config{
-		length: 2 * time.Second, rate: 500, loops: 2, interval: 250 * time.Millisecond, restart: time.Hour,
+		length: 2 * time.Second, rate: 400, loops: 2, interval: 250 * time.Millisecond, restart: time.Hour,
 		grace: 10 * time.Second, settle: 10 * time.Second, dir: t.TempDir(),
 	}.defaults()
 }
@@ -122,7 +122,7 @@ func TestSoakFindsAServerWith(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			c := short(t)
-			c.length, c.settle, c.env = time.Second, 500*time.Millisecond, []string{faultVar + "=" + fault}
+			c.length, c.settle, c.env = 600*time.Millisecond, 300*time.Millisecond, []string{faultVar + "=" + fault}
 			var out bytes.Buffer
 			good, err := c.run(t.Context(), &out)
 			require.NoError(t, err, out.String())

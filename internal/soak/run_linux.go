@@ -208,20 +208,10 @@ func (s *soak) sample() error {
 // wind waits until the servers are idle, and stops them. Left must be what was
 // there before.
 func (s *soak) wind() (leaks []verdict, err error) {
-	look := time.NewTicker(50 * time.Millisecond)
-	defer look.Stop()
-	for until := time.Now().Add(s.settle); ; <-look.C {
-		a, err := s.server.order(order{Do: doQuiet})
-		if err != nil {
-			return nil, err
-		}
-		s.quiet, s.restarts = a.Sample, a.Sample.Restarts
-		idle := s.quiet.Tasks <= s.base.Tasks && s.quiet.FDs <= s.base.FDs &&
-			s.quiet.Registered <= s.base.Registered && s.quiet.Goroutines <= s.base.Goroutines
-		if idle || time.Now().After(until) {
-			break
-		}
+	if s.quiet, _, err = s.settled(order{Do: doQuiet}, s.base); err != nil {
+		return nil, err
 	}
+	s.restarts = s.quiet.Restarts
 	dump, err := s.server.order(order{Do: doDump})
 	if err != nil {
 		return nil, err
@@ -229,11 +219,15 @@ func (s *soak) wind() (leaks []verdict, err error) {
 	if err := os.WriteFile(filepath.Join(s.dir, "dump.txt"), []byte(dump.Dump), 0o666); err != nil {
 		return nil, err
 	}
-	a, err := s.server.order(order{Do: doStop, Grace: s.settle})
+	if _, err := s.server.order(order{Do: doStop, Grace: s.settle}); err != nil {
+		return nil, err
+	}
+	// A goroutine that was waited for may need a moment yet to be gone.
+	stopped, a, err := s.settled(order{Do: doSample}, s.empty)
 	if err != nil {
 		return nil, err
 	}
-	s.stopped = a.Sample
+	s.stopped = stopped
 	s.failed, s.failures = a.Failed+s.traffic.failures.count(), append(a.Failures, s.traffic.failures.texts()...)
 	same := func(what string, before, after int) {
 		leaks = append(leaks, verdict{what: what, figure: fmt.Sprintf("%d before, %d after", before, after), bad: after > before})
@@ -246,6 +240,22 @@ func (s *soak) wind() (leaks []verdict, err error) {
 	same("stopped: registered", s.empty.Registered, s.stopped.Registered)
 	same("stopped: goroutines", s.empty.Goroutines, s.stopped.Goroutines)
 	return leaks, nil
+}
+
+// settled repeats an order until no more is left than there was before, or for
+// as long as the servers have to settle.
+func (s *soak) settled(o order, before sample) (sample, answer, error) {
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for until := time.Now().Add(s.settle); ; <-look.C {
+		a, err := s.server.order(o)
+		now := a.Sample
+		idle := now.Tasks <= before.Tasks && now.FDs <= before.FDs &&
+			now.Registered <= before.Registered && now.Goroutines <= before.Goroutines
+		if err != nil || idle || time.Now().After(until) {
+			return now, a, err
+		}
+	}
 }
 
 // report writes and prints what the run comes to, and draws the plot.

@@ -116,7 +116,7 @@ func (r *wheelRun) meddle() {
 }
 
 func (r *wheelRun) set(x *timer, tick int64) {
-	x.tick = max(0, tick)
+	x.tick = min(max(0, tick), lastTick)
 	r.m.add(r.w, x)
 	r.w.add(x)
 }
@@ -133,8 +133,12 @@ func (r *wheelRun) cancel(which int64) *timer {
 	return x
 }
 
+// lastTick is the last one that a deadline has, and the clock.
+var lastTick = tickOf(math.MaxInt64)
+
 // advance fires what has passed, in the model's order.
 func (r *wheelRun) advance(to int64, meddled bool) {
+	to = min(to, lastTick)
 	r.now = to
 	for x := r.w.expired(to); x != nil; x = r.w.expired(to) {
 		require.NotEmpty(r.t, r.m.timers)

@@ -135,6 +135,7 @@ type sim struct {
 	posted   int
 	ran      int
 	jobs     simJobs
+	messages bool // its clients are those of simSession
 }
 
 // simConn is a connection and the open file that it has.

@@ -23,7 +23,8 @@
 // byte, and any end, error or silence that neither the client nor a restart
 // explains, is a failure. What a restart may do: end connections and lose
 // datagrams of that time. Of the requests on rpc connections it may lose none,
-// once the connection has had an answer. A failure that the library reports
+// once the connection has had an answer, unless the machine stands still: the
+// control was not answered for a second. A failure that the library reports
 // (WithReport) is one of the run's.
 //
 // In the end the traffic stops, and the servers must come back to the tasks,

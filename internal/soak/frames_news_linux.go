@@ -14,7 +14,7 @@ const (
 	newsHead  = 16                    // number of the message, and when it was published
 	newsSize  = 256                   // with the head
 	newsEvery = 20 * time.Millisecond // from one message to the next
-	newsMost  = 500                   // messages that a subscriber may be behind; then it is cut
+	newsMost  = 5000                  // messages that a subscriber may be behind; then it is cut
 )
 
 // news is published to every subscriber, from a goroutine that is no loop's:

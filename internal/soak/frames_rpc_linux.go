@@ -73,8 +73,11 @@ func (r *rpc) Step(t *sm.Task) sm.Await {
 			}
 			switch err := r.in.More(t, r.conn); {
 			case err == nil:
-				err = r.conn.SetReadDeadline(t.Now().Add(rpcPatience))
-				if err != nil {
+				patience := rpcPatience
+				if len(r.in.Bytes()) >= rpcHeadSize {
+					patience = contentPatience
+				}
+				if err := r.conn.SetReadDeadline(t.Now().Add(patience)); err != nil {
 					return sm.Done
 				}
 			case err == stepio.ErrWouldBlock:

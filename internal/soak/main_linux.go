@@ -35,8 +35,8 @@ func main() {
 	flag.Float64Var(&c.rate, "rate", 3000, "requests a `second`, of all kinds with a share in it")
 	flag.IntVar(&c.loops, "loops", 2, "`number` of loops that serve")
 	flag.DurationVar(&c.interval, "interval", 0, "`time` between two samples; 0: 1 s to 5 s, by -for")
-	flag.DurationVar(&c.restart, "restart", 0, "`time` between two restarts of the servers; 0: a tenth of -for, 1 minute at most")
-	flag.DurationVar(&c.grace, "grace", 5*time.Second, "`time` that the tasks of a server have to end, at a restart")
+	flag.DurationVar(&c.restart, "restart", 0, "`time` between two restarts of the servers; 0: a tenth of -for, but 20 s to 1 minute")
+	flag.DurationVar(&c.grace, "grace", 8*time.Second, "`time` that the tasks of a server have to end, at a restart")
 	flag.StringVar(&c.dir, "dir", "", "`directory` for the results; empty: a new temporary one")
 	flag.Parse()
 	if flag.NArg() > 0 || c.length <= 0 || c.rate <= 0 || c.loops <= 0 || c.interval < 0 || c.restart < 0 || c.grace <= 0 {
@@ -64,7 +64,7 @@ func (c config) defaults() config {
 		c.interval = min(max(c.length/600, time.Second), 5*time.Second)
 	}
 	if c.restart == 0 {
-		c.restart = min(c.length/10, time.Minute)
+		c.restart = min(max(c.length/10, 20*time.Second), time.Minute)
 	}
 	return c
 }

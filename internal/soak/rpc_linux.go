@@ -31,8 +31,12 @@ const (
 const (
 	rpcHeadSize = 16
 	rpcSizeMax  = 4 << 20
-	// rpcPatience is how long half a request may wait for its next byte.
-	rpcPatience = 3 * time.Second
+	// rpcPatience is how long a part of a head may wait for its next byte, and
+	// contentPatience the same for content. The former passes in every run, so clients
+	// that are to be answered send heads whole; the latter is longer than any machine
+	// stands still.
+	rpcPatience     = 3 * time.Second
+	contentPatience = 2 * clientPatience
 )
 
 // rpcHead is a head.

@@ -50,12 +50,26 @@ type traffic struct {
 	// that was made at another epoch than the present one, or at an odd one, may be
 	// ended by the servers.
 	epoch atomic.Int64
+	stall atomic.Int64 // when the control has answered after more than a second, last
 
 	failures failures
 }
 
-// clientPatience is how long a client waits for anything that has to come.
-const clientPatience = 30 * time.Second
+// clientPatience is how long a client waits for anything that has to come. Busy
+// machines were seen to stand still for eight seconds.
+const clientPatience = time.Minute
+
+// stalled reports whether the control took longer than a second to answer, not
+// more than a minute ago; or does so in the next seconds.
+func (t *traffic) stalled() bool {
+	for range 30 {
+		if last := t.stall.Load(); last != 0 && clock()-time.Duration(last) < time.Minute {
+			return true
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	return false
+}
 
 // start lets the clients loose.
 func (t *traffic) start() {
@@ -277,7 +291,10 @@ func (l *link) abort() error {
 func (l *link) end(err error) error { return errors.Join(l.excuse(err), l.Close()) }
 
 // answeredIn counts an answer that took so long.
-func (k *kind) answeredIn(d time.Duration) {
-	k.answered.Add(1)
-	k.times.add(d)
+func (w *worker) answeredIn(d time.Duration) {
+	w.answered.Add(1)
+	w.times.add(d)
+	if w.name == controlName && d > time.Second {
+		w.traffic.stall.Store(int64(clock()))
+	}
 }

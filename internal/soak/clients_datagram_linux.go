@@ -20,6 +20,7 @@ func toUDPBatch(t *traffic) netip.AddrPort { return t.addrs.UDPBatch }
 const (
 	datagramHead = 8 // the stream that the rest is of
 	datagramSize = 1400
+	lostAfter    = 3 * time.Second // without an answer, during a restart
 )
 
 // asksByDatagram is a client of an echo server over UDP: it sends so many
@@ -61,7 +62,7 @@ func (w *worker) exchangeDatagrams(conn *net.UDPConn, batch int) (whole bool, er
 		}
 	}
 	for len(under) > 0 {
-		if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(lostAfter)); err != nil {
 			return false, err
 		}
 		n, err := conn.Read(buf[:])

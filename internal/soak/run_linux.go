@@ -126,7 +126,9 @@ func (s *soak) drive(ctx context.Context) (interrupted bool, err error) {
 				return false, err
 			}
 		case <-restarts.C:
-			if s.traffic.epoch.Load()%2 == 0 {
+			// The traffic shall not end within a restart, which would hide how it ends.
+			late := s.length-time.Since(s.begun) < s.restart/2
+			if s.traffic.epoch.Load()%2 == 0 && !late {
 				if err := s.beginRestart(); err != nil {
 					return false, err
 				}

@@ -70,7 +70,7 @@ func framesUnderReadiness(t *testing.T, in []byte) {
 
 func TestFramesUnderRandomReadiness(t *testing.T) {
 	rnd := seededRand(t)
-	for range 200 {
+	for range simSeedsHere / 10 {
 		in := make([]byte, rnd.IntN(2*mostFuzzed))
 		for i := range in {
 			in[i] = byte(rnd.Uint32())

@@ -135,6 +135,7 @@ type sim struct {
 	posted   int
 	ran      int
 	jobs     simJobs
+	messages bool // its clients are those of simSession
 }
 
 // simConn is a connection and the open file that it has.
@@ -193,7 +194,7 @@ func (s *sim) problem(format string, args ...any) {
 // advance makes one turn.
 func (s *sim) advance() {
 	s.turn++
-	before := s.steps
+	before, interrupted := s.steps, s.k.Hits[simkernel.Interrupted]
 	if err := s.Loop.turn(); err != nil {
 		s.problem("turn: %v", err)
 	}
@@ -201,7 +202,8 @@ func (s *sim) advance() {
 		s.problem("%s", v)
 	}
 	s.k.Violations = nil
-	if s.vain++; s.steps != before {
+	// A kernel that interrupts every wait makes the loop turn, as often as it likes.
+	if s.vain++; s.steps != before || s.k.Hits[simkernel.Interrupted] != interrupted {
 		s.vain = 0
 	}
 	if s.vain == maxSimVain {

@@ -176,6 +176,10 @@ func (s *sim) start(trace io.Writer) {
 
 // populate starts servers and clients.
 func (s *sim) populate(clients int, proxied bool) {
+	if s.messages {
+		s.calls(clients)
+		return
+	}
 	rnd := s.rnd
 	s.echoAt = s.serve("echo server", func(c *TCPConn) sm.Frame { return newSimEcho(s, c) })
 	at := s.echoAt

@@ -138,19 +138,12 @@ func TestConnRefusesAndCloses(t *testing.T) {
 func TestConnAcceptsWhatIsOddButSound(t *testing.T) {
 	s := serveBuiltIn(t)
 	for _, c := range accepted {
-		body := "" // that the head announces
-		switch {
-		case c.want.expects || c.want.length > 0:
-			body = strings.Repeat("x", int(c.want.length))
-		case c.want.length < 0:
-			body = "0\r\n\r\n"
-		}
 		want := 2
 		if c.want.closes {
 			want = 1
 		}
 		t.Run(c.name, func(t *testing.T) {
-			all := parse(t, s.talkOut(c.head+body+get))
+			all := parse(t, s.talkOut(c.head+c.want.body()+get))
 			require.Len(t, all, want)
 			assert.Less(t, all[0].status, 406)
 		})
@@ -377,7 +370,6 @@ func TestConnSendsLargeContentInOrder(t *testing.T) {
 func TestConnContinuesWhenExpected(t *testing.T) {
 	s := serveBuiltIn(t)
 	const head = "POST /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\n"
-	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 	t.Run("a client that waits is told to go on, after the earlier answers", func(t *testing.T) {
 		c := s.dial()
 		tell(t, c, get+head+"Content-Length: 5\r\n\r\n")

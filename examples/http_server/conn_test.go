@@ -634,3 +634,23 @@ func TestConnThatIsResetEndsAloneInEveryState(t *testing.T) {
 	}
 	require.NoError(t, witness.Close())
 }
+
+// A client that reads slowly, or not at all, has the rest of an answer wait where
+// it costs nothing: the kernel's buffers grow to 4 MiB a connection, which all
+// connections of the machine have to share.
+func TestConnKeepsLittleInTheKernelForAClientThatDoesNotRead(t *testing.T) {
+	const size = 32 << 20
+	s := serve(t, siteOf(t, fstest.MapFS{"large.bin": {Data: make([]byte, size)}}), quick)
+	client := s.dial()
+	require.NoError(t, client.SetReadBuffer(4<<10))
+	tell(t, client, "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+	s.await(func() bool {
+		return len(s.conns) == 1 && s.conns[0].state == connContent && s.conns[0].out.Pending() > 0
+	}, "nothing waits")
+	s.settle()
+	s.onLoop(func() {
+		assert.LessOrEqual(t, size-s.conns[0].out.Pending(), 1<<20, "bytes in the kernel's buffers, those of the client included")
+	})
+	require.NoError(t, client.SetLinger(0))
+	require.NoError(t, client.Close())
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -40,6 +41,13 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if os.Getenv(asCrowd) != "" {
+		if err := crowdMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	before := runtime.NumGoroutine()
 	code := m.Run()
@@ -64,6 +72,8 @@ type service struct {
 	group *stepio.Group
 	addr  string
 	conns []*conn // every one that was accepted; the loop's
+
+	server *server // the loop's
 }
 
 // quick are limits that no test runs into by accident, and that end a test that
@@ -90,10 +100,11 @@ func serve(t testing.TB, site *site, limits limits) *service {
 	s.onLoop(func() {
 		ln, err := stepio.ListenTCP(s.loop, netip.MustParseAddrPort("127.0.0.1:0"), stepio.ListenOptions{})
 		require.NoError(t, err)
+		require.NoError(t, limitUnsent(ln))
 		s.addr = ln.Addr().String()
-		server := newServer(site, limits)
+		s.server = newServer(site, limits)
 		s.loop.Spawn(stepio.NewServe(ln, func(sock *stepio.TCPConn) sm.Frame {
-			c := &conn{sock: sock, server: server}
+			c := &conn{sock: sock, server: s.server}
 			s.conns = append(s.conns, c)
 			return c
 		}))
@@ -238,11 +249,11 @@ func statuses(all []response) []int {
 	return list
 }
 
-// command is the server as a process of its own.
-func command(t *testing.T, args ...string) *exec.Cmd {
+// command is the server as a process of its own, for at most as long as ctx.
+func command(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	return cmd
 }
@@ -250,7 +261,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(dir+"/note.txt", []byte("a note"), 0o600))
-	cmd := command(t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
+	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -266,7 +277,7 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, "a note", string(body))
 
-	second := command(t, "-addr", addr)
+	second := command(t.Context(), t, "-addr", addr)
 	out, err := second.CombinedOutput()
 	require.Error(t, err)
 	assert.Equal(t, 1, second.ProcessState.ExitCode(), "the address is taken")
@@ -277,7 +288,7 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 }
 
 func TestMainRefusesADirectoryThatIsNotThere(t *testing.T) {
-	cmd := command(t, "-addr", "127.0.0.1:0", "-static", t.TempDir()+"/missing")
+	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-static", t.TempDir()+"/missing")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
 	assert.Equal(t, 1, cmd.ProcessState.ExitCode())

@@ -159,6 +159,7 @@ http {
 	access_log off;
 	client_body_temp_path %[2]s/body;
 	proxy_temp_path %[2]s/proxy;
+	lingering_timeout 200ms;
 	fastcgi_temp_path %[2]s/fastcgi;
 	uwsgi_temp_path %[2]s/uwsgi;
 	scgi_temp_path %[2]s/scgi;
@@ -314,10 +315,7 @@ func disagree(a, b *view) (how string, err error) {
 			return "", err
 		}
 		if longer.early && i == len(longer.seen)-1 {
-			// Its answer says nothing; whether it waits as well, does.
-			if waits, err := longer.waits(); err != nil || waits {
-				return "", err
-			}
+			return "", nil // its last answer does not say that the request has ended
 		}
 		return fmt.Sprintf("request %d is %v to %s, and %s waits for more of it", i, longer.seen[i], longer.name, shorter.name), nil
 	}
@@ -382,6 +380,7 @@ func TestDifferentialNobodySeesAnotherBoundaryInWhatWeAccept(t *testing.T) {
 			return f
 		}
 		f.views[0].waits = func() (bool, error) { return own.waited, nil }
+		f.faults = append(f.faults, laxly(text, own.seen)...)
 		for i, a := range f.views {
 			for _, b := range f.views[i+1:] {
 				how, err := disagree(a, b)
@@ -432,6 +431,7 @@ func TestDifferentialNobodySeesAnotherBoundaryInWhatWeAccept(t *testing.T) {
 		}
 		if len(f.apart) > 0 {
 			c.apart++
+			t.Logf("the others disagree, we refuse: %.300q: %s", f.text, f.apart[0])
 		}
 		if len(f.views[0].seen) == 0 && others == len(rivals)-1 && len(f.apart) == 0 {
 			c.stricter++

@@ -14,7 +14,7 @@ import (
 // a socket's buffer can grow to, 4 MiB by default on Linux: a few hundred such
 // clients use up what all connections of the machine may have (tcp(7), tcp_wmem
 // and tcp_mem).
-const maxUnsent = 128 << 10
+const maxUnsent = 64 << 10
 
 // limitUnsent has every connection that ln accepts keep to maxUnsent: on Linux
 // they inherit it.

@@ -335,12 +335,7 @@ func TestDifferentialNobodySeesAnotherBoundaryInWhatWeAccept(t *testing.T) {
 	t.Parallel() // most of the time it waits
 	dir := t.TempDir()
 	s := serveBuiltIn(t)
-	s.onLoop(func() {
-		s.server.route = func(req *http.Request) *answer {
-			seen := sight(req)
-			return newAnswer(http.StatusOK, "Seen: "+seen+"\r\n", nil)
-		}
-	})
+	s.onLoop(func() { s.server.route = answerSeen })
 	rivals := []rival{{name: "http_server", network: "tcp", addr: s.addr}, startNetHTTP(t, dir)}
 	if _, err := exec.LookPath("nginx"); err == nil {
 		rivals = append(rivals, startNginx(t, dir, rivals[1])...)

@@ -258,10 +258,8 @@ func command(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(dir+"/note.txt", []byte("a note"), 0o600))
-	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
+// listening starts the server and returns the address that it listens on.
+func listening(t *testing.T, cmd *exec.Cmd) (addr string) {
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -269,7 +267,14 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 	require.NoError(t, err)
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
 	require.True(t, ok, line)
+	return addr
+}
 
+func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(dir+"/note.txt", []byte("a note"), 0o600))
+	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
+	addr := listening(t, cmd)
 	resp, err := http.Get("http://" + addr + "/note.txt")
 	require.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)

@@ -54,13 +54,7 @@ func startServer(t *testing.T, before ...string) (addr string, cmd *exec.Cmd) {
 	cmd = wrapped(command(context.Background(), t, "-addr", "127.0.0.1:0", "-loops", "1", "-static", dir, "-grace", "1s"), before)
 	stderr := new(bytes.Buffer)
 	cmd.Stderr = stderr
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
-	require.True(t, ok, line)
+	addr = listening(t, cmd)
 	t.Cleanup(func() {
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		assert.NoError(t, cmd.Wait())

@@ -76,10 +76,9 @@ func play(t testing.TB, scripts ...script) []outcome {
 	require.NoError(t, err)
 	server := newServer(nil, quick)
 	server.route = func(req *http.Request) *answer {
-		seen := sight(req)
 		o := &w.done[len(w.done)-1]
-		o.seen = append(o.seen, seen)
-		return newAnswer(http.StatusOK, "Seen: "+seen+"\r\n", nil)
+		o.seen = append(o.seen, sight(req))
+		return answerSeen(req)
 	}
 	loop.Spawn(newServe(ln, server))
 	require.NoError(t, loop.Run())
@@ -99,6 +98,11 @@ const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 // end: method, target, and the length of the body, -1 when it comes in chunks.
 func sight(req *http.Request) string {
 	return fmt.Sprintf("%s %s %d", req.Method, req.RequestURI, req.ContentLength)
+}
+
+// answerSeen answers what the server has seen.
+func answerSeen(req *http.Request) *answer {
+	return newAnswer(http.StatusOK, "Seen: "+sight(req)+"\r\n", nil)
 }
 
 // begin prepares the next client.

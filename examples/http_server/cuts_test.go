@@ -33,7 +33,7 @@ func scriptsOf(text string, most int, rnd *rand.Rand) []script {
 		all = append(all, script{pieces: pieces, room: rnd.IntN(2) * (1 + rnd.IntN(512))})
 	}
 	if len(text) <= most {
-		for cut := 1; cut < len(text); cut++ {
+		for cut := 1; cut < len(text); cut += cutStep {
 			all = append(all, script{pieces: []string{text[:cut], text[cut:]}})
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio/internal/simkernel"
+	"github.com/stepio-go/stepio/internal/testseed"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -34,15 +35,15 @@ var (
 const simEnough = 2000
 
 func TestSim(t *testing.T) {
-	if *seed != 0 {
+	if seed := testseed.Given(); seed != 0 {
 		var trace io.Writer
 		if *simTrace {
 			trace = os.Stderr
 		}
-		first := simulate(*seed, trace)
+		first := simulate(seed, trace)
 		first.require(t)
-		assert.Equal(t, first.hash, simulate(*seed, nil).hash, "the same seed makes other calls")
-		t.Logf("seed %d: trace hash %016x, %d calls, %d turns", *seed, first.hash, first.calls, first.turns)
+		assert.Equal(t, first.hash, simulate(seed, nil).hash, "the same seed makes other calls")
+		t.Logf("seed %d: trace hash %016x, %d calls, %d turns", seed, first.hash, first.calls, first.turns)
 		return
 	}
 	seeds := *simSeeds

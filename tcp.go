@@ -68,6 +68,7 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	n, errno := l.sys.read(int(c.fd), p)
 	switch {
 	case errno == unix.EAGAIN:
+		l.sched.Refund()
 		s.readEmptied()
 		return 0, ErrWouldBlock
 	case errno != 0:
@@ -139,6 +140,9 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	}
 	l.sched.Spend(n)
 	if n < len(p) {
+		if n == 0 {
+			l.sched.Refund()
+		}
 		// An edge that was remembered has been used up.
 		l.slots.get(int(c.fd)).edges &^= sm.Write
 		return n, ErrWouldBlock

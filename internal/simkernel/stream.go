@@ -14,11 +14,13 @@ type stream struct {
 	state   streamState
 	peer    *file
 	out, in []byte
-	ended   bool // no more input: the peer's end has come, or SHUT_RD
+	ended   bool // no more input: the peer's end has come, SHUT_RD, or a reset
 	ending  bool // no more output
 	told    bool // the end of the output has arrived
 	moving  bool // out is in flight
 	abrupt  bool // close resets
+
+	finished bool // the peer's end has come
 
 	queue   []*file // of a listener
 	backlog int
@@ -135,6 +137,7 @@ func (k *Kernel) Accept(fd int) (accepted int, errno syscall.Errno) {
 	if errno == 0 {
 		accepted, errno = k.accept(f)
 	}
+	k.moved(errno)
 	k.trace("accept", fd, accepted, errno, nil)
 	return accepted, errno
 }
@@ -143,7 +146,6 @@ func (k *Kernel) accept(f *file) (int, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return -1, syscall.EINTR
 	}
-	k.Moves++
 	switch {
 	case len(f.queue) == 0:
 		return -1, syscall.EAGAIN
@@ -178,6 +180,7 @@ func (k *Kernel) Read(fd, room int) (data []byte, errno syscall.Errno) {
 			data, errno = k.read(f, room)
 		}
 	}
+	k.moved(errno)
 	k.trace("read", fd, room, errno, data)
 	return data, errno
 }
@@ -186,7 +189,6 @@ func (k *Kernel) read(f *file, room int) ([]byte, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return nil, syscall.EINTR
 	}
-	k.Moves++
 	if f.state == established && k.draw(Reset) {
 		k.Disturbed = true
 		k.breakUp(f)
@@ -233,6 +235,7 @@ func (k *Kernel) Write(fd int, data []byte) (n int, errno syscall.Errno) {
 			n, errno = k.write(f, data)
 		}
 	}
+	k.moved(errno)
 	k.trace("write", fd, n, errno, data)
 	return n, errno
 }
@@ -241,7 +244,6 @@ func (k *Kernel) write(f *file, data []byte) (int, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return 0, syscall.EINTR
 	}
-	k.Moves++
 	if f.state == established && k.draw(Reset) {
 		k.Disturbed = true
 		k.breakUp(f)
@@ -334,7 +336,7 @@ func (k *Kernel) move(f *file) {
 		return // reset, or about to be
 	}
 	if len(f.out) == 0 {
-		f.told, peer.ended = true, true
+		f.told, peer.ended, peer.finished = true, true, true
 		if !peer.ending {
 			k.Count(HalfClosed)
 		}

@@ -77,6 +77,4 @@ var mutations = []mutation{
 		"\tif t.extra != nil && t.extra.set() {\n\t\ts.wheel.remove(&t.extra.timer)\n\t}\n", ""},
 	{"trigger mode switched, and not remembered", "slots.go",
 		"\tif !sameMode {\n\t\ts.edges = 0\n\t\ts.flags ^= slotEdge\n", "\tif !sameMode {\n\t\ts.edges = 0\n"},
-	{"drained not cleared by a new registration", "slots.go",
-		"\ts.flags = s.flags&^slotDrained | slotRegistered\n", "\ts.flags |= slotRegistered\n"},
 }

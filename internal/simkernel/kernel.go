@@ -359,7 +359,7 @@ func (k *Kernel) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 // RemoteAddr is getpeername(2).
 func (k *Kernel) RemoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	f, errno := k.file("getpeername", fd)
-	if errno == 0 && (!f.far.IsValid() || f.kind == syscall.SOCK_STREAM && f.state != established) {
+	if errno == 0 && (!f.far.IsValid() || f.kind == syscall.SOCK_STREAM && !f.connected()) {
 		errno = syscall.ENOTCONN
 	}
 	k.trace("getpeername", fd, 0, errno, nil)

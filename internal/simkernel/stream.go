@@ -103,6 +103,10 @@ func (k *Kernel) establish(f *file) {
 	}
 }
 
+// connected reports whether f has a peer. When both have ended their output, the
+// connection is over.
+func (f *file) connected() bool { return f.state == established && !(f.told && f.finished) }
+
 // fail ends f for good: nothing can be sent, and nothing more comes.
 func (k *Kernel) fail(f *file, errno syscall.Errno) {
 	if f.gone || f.state == broken {
@@ -147,6 +151,8 @@ func (k *Kernel) accept(f *file) (int, syscall.Errno) {
 		return -1, syscall.EINTR
 	}
 	switch {
+	case f.state != listening:
+		return -1, syscall.EINVAL
 	case len(f.queue) == 0:
 		return -1, syscall.EAGAIN
 	case k.draw(WouldBlock):
@@ -211,6 +217,8 @@ func (k *Kernel) read(f *file, room int) ([]byte, syscall.Errno) {
 		return data, 0
 	}
 	switch {
+	case f.finished: // an error that came after the end is for others to find
+		return nil, 0
 	case f.err != 0:
 		errno := f.err
 		f.err = 0
@@ -280,7 +288,7 @@ func (k *Kernel) Shutdown(fd, how int) syscall.Errno {
 	f, errno := k.file("shutdown", fd)
 	switch {
 	case errno != 0:
-	case f.state != established:
+	case !f.connected():
 		errno = syscall.ENOTCONN
 	default:
 		if how != syscall.SHUT_WR {

@@ -106,7 +106,9 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 			n, err := e.read(t.Scratch()[:e.room])
 			switch {
 			case err == ErrWouldBlock:
-				e.handOver()
+				if !e.handOver() {
+					return sm.Done
+				}
 				return e.wait()
 			case err == io.EOF:
 				e.s.ends(e.conn)
@@ -158,19 +160,35 @@ func (e *simEcho) read(p []byte) (int, error) {
 	return e.conn.Read(p)
 }
 
-// handOver takes the connection out of the loop and back in again.
-func (e *simEcho) handOver() {
-	if !e.s.handsOn || e.s.rnd.IntN(8) != 0 {
-		return
+// handOver takes a connection out of the loop and back in again, where that is
+// drawn. It is nil when that fails, since the connection has.
+func (s *sim) handOver(c *TCPConn) *TCPConn {
+	if !s.handsOn || s.rnd.IntN(4) != 0 {
+		return c
 	}
-	fd, err := e.conn.Detach()
+	fd, err := c.Detach()
 	if err != nil {
-		e.s.problem("Detach: %v", err)
+		if !s.broken() {
+			s.problem("Detach: %v", err)
+		}
+		return nil
 	}
-	e.s.k.Count(simkernel.HandOver)
-	e.s.k.Share(fd)
-	e.conn = e.s.opened(NewTCPConn(e.s.Loop, fd))
-	e.edge = e.s.rnd.IntN(2) == 0
+	s.k.Count(simkernel.HandOver)
+	s.k.Share(fd)
+	return s.opened(NewTCPConn(s.Loop, fd))
+}
+
+// handOver is sim.handOver. Nothing need be known of the mode before.
+func (e *simEcho) handOver() bool {
+	c := e.s.handOver(e.conn)
+	if c == nil {
+		return false
+	}
+	if c != e.conn {
+		e.conn = c
+		e.edge = e.s.rnd.IntN(2) == 0
+	}
+	return true
 }
 
 func (e *simEcho) Close() error {
@@ -218,6 +236,12 @@ func (k *simSink) Step(t *sm.Task) sm.Await {
 			k.out.Start(k.conn, binary.BigEndian.AppendUint32(nil, uint32(k.got)))
 		case err != nil:
 			return sm.Done
+		default:
+			c := k.s.handOver(k.conn)
+			if c == nil {
+				return sm.Done
+			}
+			k.conn = c
 		}
 	}
 	return k.out.Step(t)

@@ -30,7 +30,8 @@ import (
 // and sim.blocking.
 
 var (
-	simSeeds = flag.Int("seeds", 0, "TestSim: how many seeds, from 1; 0: 2,000, under the race detector 100")
+	simSeeds = flag.Int("seeds", 0, "TestSim: how many seeds; 0: 2,000, under the race detector 100")
+	simFirst = flag.Uint64("first", 1, "TestSim: the first of the seeds")
 	simTrace = flag.Bool("trace", false, "TestSim: with -seed, write every call to standard error")
 )
 
@@ -56,7 +57,7 @@ func TestSim(t *testing.T) {
 	var hits [simkernel.Faults]int
 	calls, turns, clean, checked := 0, 0, 0, 0
 	for s := range seeds {
-		result := simulate(uint64(s+1), nil)
+		result := simulate(*simFirst+uint64(s), nil)
 		result.require(t)
 		calls += result.calls
 		turns += result.turns
@@ -70,7 +71,7 @@ func TestSim(t *testing.T) {
 			hits[f] += n
 		}
 	}
-	t.Logf("%d seeds, %d calls, %d turns; %d seeds with no connection broken, %d in check mode", seeds, calls, turns, clean, checked)
+	t.Logf("%d seeds from %d, %d calls, %d turns; %d seeds with no connection broken, %d in check mode", seeds, *simFirst, calls, turns, clean, checked)
 	if seeds >= simEnough {
 		assert.NotZero(t, clean, "no run without a broken connection")
 		assert.NotZero(t, checked, "no run in check mode")

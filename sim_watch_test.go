@@ -157,6 +157,9 @@ func (s *sim) start(trace io.Writer) {
 		}
 	}
 	config.Rates[simkernel.StaleEvent] *= 4 // there are few occasions
+	if rnd.IntN(8) == 0 {
+		config.Rates[simkernel.Reset] = 128 // so that some come between two reads of a drain
+	}
 	s.pool = &Pool{bound: 2}
 	s.pool.wanted.L = &s.pool.mu
 	clients, proxied := 1+rnd.IntN(6), rnd.IntN(2) == 0
@@ -171,7 +174,7 @@ func (s *sim) start(trace io.Writer) {
 	if rnd.IntN(4) == 0 {
 		s.closes = 1 << rnd.IntN(5)
 	}
-	s.handsOn = rnd.IntN(4) == 0
+	s.handsOn = rnd.IntN(3) == 0
 	s.checked = rnd.IntN(64) == 0 // each call asks which goroutine it is on, which takes long
 	l, err := NewLoop(WithReport(s.report), WithBudget(s.maxOps, 0), func(c *loopConfig) {
 		c.kernel, c.clock = s.k, s.k.Clock

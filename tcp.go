@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -190,11 +191,15 @@ func (c *TCPConn) Close() error {
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
 // as after Close. A WriteAll or an Input that still holds bytes of it stays on
-// this loop. Loop only.
+// this loop. An error that ReadET has kept for the next read would be lost with
+// it: then Detach returns -1 and that error, and leaves all as it is. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {
 		return -1, c.netError("detach", net.ErrClosed)
+	}
+	if c.errno != 0 {
+		return -1, c.opError("read", syscall.Errno(c.errno))
 	}
 	fd = c.forget()
 	if err := c.loop.release(fd, net.ErrClosed, false); err != nil {

@@ -185,6 +185,7 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 			return -1, ln.netError(net.ErrClosed)
 		case errno == unix.EAGAIN:
 			ln.pause = 0
+			l.sched.Refund()
 			s.readEmptied()
 			return -1, ErrWouldBlock
 		case exhausted(errno):

@@ -71,6 +71,7 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	n, errno := l.sys.read(int(c.fd), p)
 	switch {
 	case errno == unix.EAGAIN:
+		l.sched.Refund()
 		s.readEmptied()
 		return 0, ErrWouldBlock
 	case errno != 0:
@@ -143,6 +144,9 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	}
 	l.sched.Spend(n)
 	if n < len(p) {
+		if n == 0 {
+			l.sched.Refund()
+		}
 		// An edge that was remembered has been used up.
 		l.slots.get(int(c.fd)).edges &^= sm.Write
 		return n, ErrWouldBlock
@@ -210,11 +214,15 @@ func (c *TCPConn) Close() error {
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
 // as after Close. A WriteAll or an Input that still holds bytes of it stays on
-// this loop. Loop only.
+// this loop. An error that ReadET has kept for the next read would be lost with
+// it: then Detach returns -1 and that error, and leaves all as it is. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {
 		return -1, c.netError("detach", net.ErrClosed)
+	}
+	if c.errno != 0 {
+		return -1, c.opError("read", syscall.Errno(c.errno))
 	}
 	fd = c.forget()
 	if err := c.loop.release(fd, net.ErrClosed, false); err != nil {

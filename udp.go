@@ -212,6 +212,7 @@ func (c *UDPConn) beginRead() (*slot, error) {
 // readFailed is the answer of a read that took nothing.
 func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
 	if errno == unix.EAGAIN {
+		c.loop.sched.Refund()
 		// An error of a datagram passes, unlike a stream's end: once the socket is
 		// empty the next event will tell of whatever comes.
 		s.flags &^= slotRestless
@@ -285,6 +286,7 @@ func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
 		l.sched.Spend(len(p))
 		return len(p), nil
 	case unix.EAGAIN:
+		l.sched.Refund()
 		// An edge that was remembered has been used up.
 		c.slot().edges &^= sm.Write
 		return 0, ErrWouldBlock

@@ -45,7 +45,8 @@ type Config struct {
 	// is spawned twice panics even when it does not embed Returns.
 	Check bool
 	// MaxOps and MaxBytes are the budget of one step: how many operations it
-	// may begin, and how many bytes they may have moved when it begins one.
+	// may begin, not counting those that would block, and how many bytes they may
+	// have moved when it begins one.
 	// 0: DefaultMaxOps and DefaultMaxBytes.
 	MaxOps, MaxBytes int
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/testseed"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 // short is a run for tests.
 func short(t *testing.T) config {
 	return config{
-		length: 2 * time.Second, rate: 400, loops: 2, interval: 250 * time.Millisecond, restart: time.Hour,
+		length: 2 * time.Second, seed: testseed.Given(), rate: 400, loops: 2, interval: 250 * time.Millisecond, restart: time.Hour,
 		grace: 10 * time.Second, settle: 10 * time.Second, dir: t.TempDir(),
 	}.defaults()
 }

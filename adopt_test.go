@@ -4,12 +4,14 @@ package stepio
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,4 +322,24 @@ func TestAdoptIsForTheLoopsGoroutine(t *testing.T) {
 	}()
 	assert.Contains(t, receives(t, "Adopt", panicked), "stepio: Adopt: called on goroutine")
 	assert.NoError(t, mine.SetDeadline(time.Time{}), "the connection is unharmed")
+}
+
+// interruptedConn is a connection whose close is interrupted by a signal.
+type interruptedConn struct{ *net.TCPConn }
+
+func (c interruptedConn) Close() error {
+	return errors.Join(c.TCPConn.Close(), os.NewSyscallError("close", syscall.EINTR))
+}
+
+func TestAdoptWhoseCloseIsInterrupted(t *testing.T) {
+	w := newTestLoop(t)
+	near, far := netPair(t)
+	c, err := Adopt(w.Loop, interruptedConn{near})
+	require.NoError(t, err, "the connection is the loop's now")
+	_, err = c.Write([]byte("x"))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	data, err := io.ReadAll(far)
+	require.NoError(t, err)
+	assert.Equal(t, "x", string(data))
 }

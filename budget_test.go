@@ -4,6 +4,8 @@ package stepio
 
 import (
 	"runtime"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -336,4 +338,90 @@ func TestDefectIdleTasksCostTime(t *testing.T) {
 	}
 	alone, among := perTurn(0), perTurn(10_000)
 	assert.Less(t, among, 3*alone+10*time.Microsecond, "%v alone, %v among 10,000", alone, among)
+}
+
+// An operation that finds that it would block has done nothing, and does not draw
+// on the budget. Else a step that tries more of them than its budget has would be
+// queued again at once, for ever, and never get to those behind: here, the input
+// behind an output that is full, and with the default budget the one subscriber
+// who reads behind 64 who do not.
+func TestBudgetIsNotSpentOnWhatWouldBlock(t *testing.T) {
+	t.Run("a full output does not hide the input", func(t *testing.T) {
+		w := newFaultyLoop(t, WithBudget(1, 0))
+		conn, peer := w.pair()
+		var got []byte
+		f := w.spawn(func(task *sm.Task) sm.Await {
+			w.faults.fail(callWrite, syscall.EAGAIN)
+			_, err := conn.Write([]byte("x"))
+			assert.Equal(t, ErrWouldBlock, err)
+			n, err := conn.Read(task.Scratch())
+			got = append(got, task.Scratch()[:n]...)
+			if err == nil {
+				return sm.Done
+			}
+			return conn.Readable()
+		})
+		w.turns(10)
+		assert.Less(t, f.steps, 10, "it waits")
+		peer.send([]byte("in"))
+		w.ended(f.task)
+		assert.Equal(t, "in", string(got))
+	})
+	t.Run("those who do not read do not hide one who does", func(t *testing.T) {
+		w := newFaultyLoop(t)
+		var conns []*TCPConn
+		for range sm.DefaultMaxOps {
+			conn, _ := w.pair()
+			conns = append(conns, conn)
+		}
+		last, peer := w.pair()
+		conns = append(conns, last)
+		sent := 0
+		hub := w.spawn(func(*sm.Task) sm.Await {
+			w.faults.script[callWrite] = slices.Repeat([]syscall.Errno{syscall.EAGAIN}, sm.DefaultMaxOps)
+			for _, conn := range conns {
+				n, err := conn.Write([]byte("x"))
+				if sent += n; err == nil {
+					return sm.Done
+				}
+			}
+			return last.Writable()
+		})
+		w.turns(10)
+		assert.True(t, hub.task.Ended())
+		assert.Equal(t, 1, sent)
+		assert.Equal(t, "x", string(peer.recv(1)))
+	})
+	for name, attempt := range map[string]func(l *Loop, ln *TCPListener, udp *UDPConn) error{
+		"accepting": func(_ *Loop, ln *TCPListener, _ *UDPConn) error { _, err := ln.AcceptFD(); return err },
+		"a datagram": func(_ *Loop, _ *TCPListener, udp *UDPConn) error {
+			_, _, err := udp.ReadFrom(make([]byte, 1))
+			return err
+		},
+		"a batch": func(_ *Loop, _ *TCPListener, udp *UDPConn) error { _, err := udp.ReadBatch(NewBatch(1, 1)); return err },
+		"a datagram to be sent": func(_ *Loop, _ *TCPListener, udp *UDPConn) error {
+			_, err := udp.WriteTo([]byte("x"), loopback)
+			return err
+		},
+		"a batch to be sent": func(_ *Loop, _ *TCPListener, udp *UDPConn) error {
+			_, err := udp.WriteBatch([]Datagram{{Data: []byte("x"), Addr: loopback}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newFaultyLoop(t, WithBudget(1, 0))
+			ln := w.listen(ListenOptions{})
+			udp, err := ListenUDP(w.Loop, loopback, ListenUDPOptions{})
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, udp.Close()) }()
+			f := w.spawn(func(*sm.Task) sm.Await {
+				w.faults.fail(callSendTo, syscall.EAGAIN)
+				assert.Equal(t, ErrWouldBlock, attempt(w.Loop, ln, udp))
+				assert.True(t, w.sched.Admit(), "the operation has taken nothing")
+				assert.False(t, w.sched.Admit())
+				return sm.Done
+			})
+			w.ended(f.task)
+		})
+	}
 }

@@ -159,6 +159,9 @@ func (c *UDPConn) WriteBatch(ds []Datagram) (n int, err error) {
 		switch errno {
 		case 0:
 		case unix.EAGAIN:
+			if sent == 0 {
+				l.sched.Refund()
+			}
 			c.slot().edges &^= sm.Write
 			return n, ErrWouldBlock
 		default:

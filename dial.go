@@ -113,7 +113,7 @@ func (d *Dial) start() error {
 		}
 	}
 	switch errno := l.sys.connect(fd, addr); errno {
-	case 0, unix.EINPROGRESS, unix.EINTR: // connect(2): the last two go on by themselves
+	case 0, unix.EINPROGRESS:
 		return nil
 	default:
 		return os.NewSyscallError("connect", errno)

@@ -73,6 +73,11 @@ func TestDialTCPConnects(t *testing.T) {
 		{"with Nagle's algorithm", func(*world) {}, DialOptions{Delay: true}, false},
 		{"from an address", func(*world) {}, DialOptions{Local: netip.MustParseAddrPort("127.0.0.2:0")}, true},
 		{"interrupted", func(w *world) { w.faults.fail(callConnect, syscall.EINTR) }, DialOptions{}, true},
+		{"interrupted twice", func(w *world) { w.faults.fail(callConnect, syscall.EINTR, syscall.EINTR) }, DialOptions{}, true},
+		{"interrupted before it has begun", func(w *world) {
+			w.faults.before = true
+			w.faults.fail(callConnect, syscall.EINTR, syscall.EINTR)
+		}, DialOptions{}, true},
 		{"with a deadline", func(*world) {}, DialOptions{Deadline: time.Now().Add(time.Hour)}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ type faults struct {
 	script [callKinds][]syscall.Errno // what the next calls answer; 0 lets one through
 	// interrupted makes every second call answer EINTR, where the kernel may.
 	interrupted bool
+	before      bool // a connect that is interrupted has not begun
 	// maxRead and maxWrite are the most bytes that a call moves; 0: any number.
 	maxRead, maxWrite int
 	// onWait may reorder, add, change and withhold events; nil: it does not.
@@ -58,7 +59,7 @@ const (
 )
 
 func newFaults(t testing.TB) *faults {
-	p, err := newPoller(eventBatch)
+	p, err := testPoller(eventBatch)
 	require.NoError(t, err)
 	return &faults{poller: p, events: make([]event, eventBatch), dirs: make(map[int]sm.Dir)}
 }
@@ -129,18 +130,22 @@ func (f *faults) Listen(fd, backlog int) syscall.Errno {
 	return f.real.listen(fd, backlog)
 }
 
-// Connect goes on by itself when it is interrupted, as connect(2) does.
+// Connect goes on by itself when it is interrupted, as connect(2) does, unless
+// the signal comes before it begins.
 func (f *faults) Connect(fd int, addr netip.AddrPort) syscall.Errno {
 	errno := f.answerSlow(callConnect)
-	if errno != 0 && errno != syscall.EINTR {
+	if errno != 0 && (errno != syscall.EINTR || f.before) {
 		return errno
 	}
-	if e := f.real.connect(fd, addr); e != 0 && e != syscall.EINPROGRESS {
+	switch e := rawConnect(fd, addr); e {
+	case 0, syscall.EINPROGRESS, syscall.EALREADY, syscall.EISCONN:
+		if errno != 0 {
+			return errno
+		}
 		return e
-	} else if errno == 0 {
+	default:
 		return e
 	}
-	return errno
 }
 
 func (f *faults) Accept(fd int) (int, syscall.Errno) {

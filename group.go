@@ -16,9 +16,9 @@ import (
 // to spread them are a listener a loop on one address, with
 // ListenOptions.ReusePort, and one acceptor that posts descriptors to Next.
 //
-// A loop that ends, because it fails or is stopped, stops the others: a server
-// that has lost some of its loops is not left running, unless it shuts down
-// anyway. Join returns the error.
+// A loop that ends, because it fails, is stopped or was shut down by itself, stops
+// the others: a server that has lost some of its loops is not left running. While
+// the Group shuts down, the others end in order. Join returns the error.
 //
 // Its methods may be called from any goroutine; Each, Shutdown and Join, which wait
 // for the loops, not from one of these.

@@ -4,6 +4,7 @@ package stepio
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"sync"
 	"testing"
@@ -62,9 +63,29 @@ func (r *worldRegistry) left() (names []string) {
 	return names
 }
 
+var onPoller = flag.String("poller", "", "what the tests' loops run on: a back end of TestConformance; empty: the system's own")
+
+// testPoller is the poller that the tests run on.
+func testPoller(batch int) (poller, error) {
+	for _, b := range kernels {
+		if b.name == *onPoller {
+			return b.poller(batch)
+		}
+	}
+	if *onPoller != "" {
+		return nil, fmt.Errorf("-poller: no back end is called %q", *onPoller)
+	}
+	return newPoller(batch)
+}
+
 func newTestLoop(t testing.TB, options ...LoopOption) *world {
 	w := &world{t: t}
 	options = append([]LoopOption{WithChecks(), WithReport(w.report)}, options...)
+	options = append(options, func(c *loopConfig) {
+		if c.kernel == nil && c.poller == nil {
+			c.poller = testPoller
+		}
+	})
 	l, err := NewLoop(options...)
 	require.NoError(t, err)
 	w.Loop = l

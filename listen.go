@@ -164,6 +164,10 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 	if ln.resting() || s.drained() && !draining {
 		return -1, ErrWouldBlock
 	}
+	if draining && !ln.quiet {
+		ln.quiet = true
+		l.sys.refuseNew(int(ln.fd)) // before the first look: they might come faster than they are taken
+	}
 	for l.sched.Admit() {
 		fd, errno := l.sys.accept(int(ln.fd))
 		switch {
@@ -174,9 +178,6 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 				ln.noDelay(fd)
 			}
 			return fd, nil
-		case errno == unix.EAGAIN && draining && !ln.quiet:
-			ln.quiet = true
-			l.sys.refuseNew(int(ln.fd)) // and one more look
 		case errno == unix.EAGAIN && draining:
 			if err := ln.Close(); err != nil {
 				return -1, err
@@ -184,6 +185,7 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 			return -1, ln.netError(net.ErrClosed)
 		case errno == unix.EAGAIN:
 			ln.pause = 0
+			l.sched.Refund()
 			s.readEmptied()
 			return -1, ErrWouldBlock
 		case exhausted(errno):

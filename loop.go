@@ -60,6 +60,7 @@ type loopConfig struct {
 	maxBytes int
 	clock    func() time.Duration
 	kernel   kernel
+	poller   func(batch int) (poller, error) // of a test; nil: the kernel's
 	watchdog *watchdog
 }
 
@@ -78,7 +79,7 @@ func WithChecks() LoopOption { return func(c *loopConfig) { c.check = true } }
 
 // WithBudget sets how many socket operations one step may begin, and how many
 // bytes they may move before the next one is refused, so that no peer can keep
-// the loop to itself. 0 keeps a default: sm.DefaultMaxOps, sm.DefaultMaxBytes. It
+// the loop to itself. What finds that it would block does not count. 0 keeps a default: sm.DefaultMaxOps, sm.DefaultMaxBytes. It
 // panics when either is negative: nothing would ever be allowed.
 func WithBudget(ops, bytes int) LoopOption {
 	if ops < 0 || bytes < 0 {
@@ -96,7 +97,10 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 	}
 	l := &Loop{report: c.report, events: make([]event, eventBatch)}
 	l.sys.sim = c.kernel
-	p, err := l.sys.newPoller(eventBatch)
+	if c.poller == nil {
+		c.poller = l.sys.newPoller
+	}
+	p, err := c.poller(eventBatch)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +148,11 @@ func (l *Loop) Run() error {
 	}
 	defer close(l.drain.ended)
 	defer l.state.Store(loopRan)
+	defer l.finish() // also when something ends the goroutine
 	running.Add(1)
 	defer running.Add(-1)
 	l.owner.claim()
+	l.owner.runs.Store(l.owner.id.Load())
 	if l.watch != nil {
 		defer l.watch.start()()
 	}
@@ -154,13 +160,17 @@ func (l *Loop) Run() error {
 	for err == nil && !l.stopped.Load() {
 		err = l.turn()
 	}
-	l.stopped.Store(true)
-	l.mail.shut()
+	l.Stop()
 	l.runPosts()
-	if l.sched.Draining() {
-		l.endTogether() // others may wait for this one
-	}
 	return err
+}
+
+// finish ends the taking of posts, and tells those who may wait for this loop.
+func (l *Loop) finish() {
+	l.Stop()
+	if l.sched.Draining() {
+		l.endTogether()
+	}
 }
 
 // turn asks the poller, waiting only when there is nothing else to do, and runs
@@ -198,6 +208,7 @@ func (l *Loop) runPosts() {
 	if posts == nil {
 		return
 	}
+	l.sched.Elapse() // a turn that had work already has not waited
 	ran := 0
 	defer func() { l.mail.done(posts, ran) }() // also when one ends the goroutine
 	for _, fn := range posts {
@@ -283,7 +294,8 @@ func (l *Loop) Spawn(frame sm.Frame) *sm.Task {
 // Post has fn run on the loop, between two turns' steps. Any goroutine.
 //
 // The result is one of: nil, and fn runs exactly once, before Run or Close
-// returns; ErrLoopClosed after Stop; ErrQueueFull when MaxPosts functions wait.
+// returns; ErrLoopClosed after Stop, and after Run has ended otherwise;
+// ErrQueueFull when MaxPosts functions wait.
 // A panic in fn is reported and ends nothing.
 func (l *Loop) Post(fn func()) error {
 	if fn == nil {
@@ -334,8 +346,9 @@ func (l *Loop) Dump(w io.Writer) error {
 
 // owner is the check mode's memory of whose goroutine the loop is.
 type owner struct {
-	on bool
-	id atomic.Uint64
+	on   bool
+	id   atomic.Uint64
+	runs atomic.Uint64 // the goroutine in Run; 0: none yet
 }
 
 func (o *owner) claim() {

@@ -273,6 +273,21 @@ func TestLoopNowIsThisTurns(t *testing.T) {
 	assert.Equal(t, inStep, inStepAgain)
 }
 
+// With work waiting, a turn does not wait, and the posted functions come before
+// the tasks: they were told the time that had been asked for before the turn.
+func TestPostIsToldTheTimeOfAnEarlierTurn(t *testing.T) {
+	w := newTestLoop(t)
+	before := w.Now()
+	for time.Since(before) < 2*time.Millisecond {
+		runtime.Gosched()
+	}
+	var inPost time.Time
+	require.NoError(t, w.Post(func() { inPost = w.Now() }))
+	w.Spawn(script(func(*sm.Task) sm.Await { return sm.Done }))
+	w.turns(1)
+	assert.GreaterOrEqual(t, inPost.Sub(before), 2*time.Millisecond)
+}
+
 // The original compacted its finished tasks while their destructors spawned.
 func TestDefectDestructorsThatSpawnCorruptTheTasks(t *testing.T) {
 	w := newTestLoop(t)

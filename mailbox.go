@@ -60,7 +60,10 @@ func (m *mailbox) notify() {
 		return // closed: there is nothing to wake
 	}
 	if err := m.ring.wake(); err != nil {
-		panic("stepio: Loop: cannot be woken: " + err.Error()) // a broken eventfd: the loop would hang
+		// Every way to wake it has failed: somebody has closed its descriptors, or
+		// forbidden its calls. To go on would be to let the loop sleep for ever.
+		m.alert.Store(false) // the next to come tries again
+		panic("stepio: Loop: cannot be woken: " + err.Error())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -318,4 +319,20 @@ func TestLoopPostFromManyGoroutines(t *testing.T) {
 	w.Stop()
 	require.NoError(t, w.joined())
 	assert.Equal(t, 16000, ran)
+}
+
+// A bell that could not be rung counted as rung: no later post or wake tried
+// again, and the loop slept on.
+func TestMailboxRingsAgainAfterAFailure(t *testing.T) {
+	w := newFaultyLoop(t)
+	w.mail.alert.Store(false) // as in a wait
+	w.faults.fail(callPollWake, syscall.ENOMEM)
+	ran := 0
+	post := func() error { return w.Post(func() { ran++ }) }
+	assert.PanicsWithValue(t, "stepio: Loop: cannot be woken: cannot allocate memory", func() { _ = post() })
+	require.NoError(t, post())
+	assert.Equal(t, 2, w.faults.count(callPollWake))
+	w.Stop()
+	require.NoError(t, w.Run())
+	assert.Equal(t, 2, ran, "the first is in the queue")
 }

@@ -3,7 +3,6 @@ package stepio
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,29 +11,25 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/stepio-go/stepio/internal/testseed"
 )
 
 // What every test of this package is held to: no descriptor, no goroutine and
 // no loop is left behind. TestMain looks once, after all of them; a test that
 // looks for itself calls openFDs.
 
-var seed = flag.Uint64("seed", 0, "seed of the random tests, as a failed one printed it; 0: a new one each")
-
 // seededRand is the random source of one test. A failed test prints its seed.
-func seededRand(t testing.TB) *rand.Rand {
-	s := *seed
-	if s == 0 {
-		s = rand.Uint64()
-	}
-	t.Logf("again with: -run '^%s$' -seed %d", t.Name(), s)
-	return rand.New(rand.NewPCG(s, s))
-}
+var seededRand = testseed.Rand
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	warmUp()
 	goroutines, fds := runtime.NumGoroutine(), openFDs()
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzing machinery has goroutines and descriptors of its own
+	}
 	if !leftNothing(goroutines, fds) {
 		code = 1
 	}

@@ -29,6 +29,9 @@ type poller interface {
 	close() error
 }
 
+// wakeKey is the key of what wakes a poller: it is no descriptor's.
+const wakeKey = ^uint64(0)
+
 // An event is one report of a descriptor's readiness.
 type event struct {
 	key   uint64 // slot and generation, as given to add

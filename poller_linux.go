@@ -20,8 +20,6 @@ type epoll struct {
 	buf     []unix.EpollEvent
 }
 
-const wakeKey = ^uint64(0)
-
 func newPoller(batch int) (poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -280,7 +280,9 @@ func TestLoopRemoveOfAClosedDescriptorSaysSo(t *testing.T) {
 	task := w.Spawn(o)
 	w.turns(1)
 	require.NoError(t, unix.Close(r))
-	assert.ErrorIs(t, w.Remove(r), syscall.EBADF)
+	var errno syscall.Errno
+	require.ErrorAs(t, w.Remove(r), &errno)
+	assert.Contains(t, []syscall.Errno{syscall.EBADF, syscall.ENOENT}, errno, "kqueue looks for its filter, not for the file")
 	w.ended(task)
 	assert.Equal(t, ErrRemoved, o.waitErr, "and its waiters are resumed all the same")
 }

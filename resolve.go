@@ -8,8 +8,9 @@ import (
 
 // ResolveAddr turns "host:port" into addresses: names by the system's resolver,
 // in its order, IP literals as they are, and an empty host, as in ":8888", into
-// the IPv6 wildcard, on which a listener takes IPv4 too. The port may be a
-// service name. IPv4 addresses come in their plain form.
+// the IPv6 wildcard, on which a listener takes IPv4 too. The port may be the name
+// of a service, over TCP or, where there is none of that name, over UDP. IPv4
+// addresses come in their plain form.
 //
 // It blocks: call it before the loop runs, or have a Job call it. The error is
 // package net's, a *net.DNSError for a name that is not found.
@@ -22,7 +23,7 @@ func resolveAddr(ctx context.Context, resolver *net.Resolver, hostport string) (
 	if err != nil {
 		return nil, err
 	}
-	port, err := resolver.LookupPort(ctx, "tcp", service)
+	port, err := resolver.LookupPort(ctx, "ip", service)
 	if err != nil {
 		return nil, err
 	}

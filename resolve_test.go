@@ -36,6 +36,17 @@ func TestResolveAddr(t *testing.T) {
 	}
 }
 
+// The name of a service that is there over UDP alone was unknown.
+func TestResolveAddrOfAUDPService(t *testing.T) {
+	port, err := net.LookupPort("udp", "tftp")
+	if err != nil {
+		t.Skip("SKIPPED: the system does not know tftp: ", err)
+	}
+	addrs, err := ResolveAddr(context.Background(), "127.0.0.1:tftp")
+	require.NoError(t, err)
+	assert.Equal(t, []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}, addrs)
+}
+
 func TestResolveAddrOfLocalhost(t *testing.T) {
 	addrs, err := ResolveAddr(t.Context(), "localhost:8888")
 	require.NoError(t, err)

@@ -19,19 +19,22 @@ import (
 // drain is a loop's share in a shutdown.
 type drain struct {
 	loops []*Loop       // that end together; nil while no shutdown has begun
+	cut   bool          // tasks had to be destroyed: nobody finds the loop over after that
 	over  atomic.Bool   // every task has ended by itself
 	ended chan struct{} // closed when Run, or Close of a loop that never ran, is about to return
 }
 
 // Shutdown ends the loop gracefully, and waits until Run has returned.
 //
-// Every listener takes what is in its queue and closes: to those who accept, it
-// is net.ErrClosed then, with which Serve ends without a failure. Every task is
-// resumed once; frames see sm.Task.Draining, and those that are idle are ended:
-// see sm.Idler. All others run until they end; posts and new tasks are taken
-// meanwhile. When no task is left, Run returns nil. When ctx ends before that,
-// what is left is destroyed, its frames are closed, and Run returns nil. The
-// loop's own descriptors are released by Close, as always.
+// A listener gives what is in its queue to those who accept, and closes: to them
+// it is net.ErrClosed then, with which Serve ends without a failure. One that
+// nobody accepts from stays open. Every task is resumed once; frames see
+// sm.Task.Draining, and those that are idle are ended: see sm.Idler. All others
+// run until they end, on UDP sockets too, and those that sleep or wait for a pool
+// or for another task; posts and new tasks are taken meanwhile. When no task is
+// left, Run returns nil. When ctx ends before that, what is left is destroyed,
+// its frames are closed, and Run returns nil. The loop's own descriptors are
+// released by Close, as always.
 //
 // The result is one of: nil when every task has ended by itself, or idle, also
 // when that was so before; ctx's error when some had to be destroyed;
@@ -40,14 +43,18 @@ type drain struct {
 //
 // Before Run, it waits for that; when ctx ends while the loop does not run, it
 // returns at once, and what it would have destroyed is destroyed by Run or
-// Close. A step that blocks the loop holds up Shutdown too, past ctx's end.
+// Close. A step that blocks the loop holds up Shutdown too, past ctx's end: it
+// can't be destroyed, and may use what the caller is about to release. Who would
+// rather give up on it calls Shutdown on another goroutine. The same goes for
+// the report function of a watchdog.
 //
 // A connection that the kernel puts into the queue after the last look at it is
-// reset. On Linux a listener refuses new ones before that look: their first
-// packet is dropped, and comes again a second later, when another socket of the
-// address has to answer it (ListenOptions.ReusePort). Left is who is half-way
-// through the handshake: see net.ipv4.tcp_migrate_req. On macOS the window is
-// that between two system calls.
+// reset. On Linux a listener refuses new ones before it takes what is in its
+// queue: their first packet is dropped, and comes again a second later, when
+// another socket of the address has to answer it (ListenOptions.ReusePort). Left
+// is who is half-way through the handshake: see net.ipv4.tcp_migrate_req. On
+// macOS the window is that between two system calls, and a queue that fills
+// faster than it is emptied keeps the listener open until ctx ends.
 //
 // Any goroutine but the loop's own, which would wait for itself: that panics in
 // check mode. Several calls may run at once: the first ctx to end counts.
@@ -58,7 +65,7 @@ func (l *Loop) Shutdown(ctx context.Context) error {
 
 // outside panics, in check mode, on the goroutine of a loop that runs.
 func (l *Loop) outside(method string) {
-	if l.owner.on && l.state.Load() == loopRunning && goroutineID() == l.owner.id.Load() {
+	if l.owner.on && l.state.Load() == loopRunning && goroutineID() == l.owner.runs.Load() {
 		panic("stepio: " + method + ": called on the loop, which would wait for itself")
 	}
 }
@@ -111,7 +118,8 @@ func (l *Loop) drainWith(loops []*Loop) {
 // destroyTasks ends the draining, and reports whether there was any task left.
 func (l *Loop) destroyTasks() bool {
 	left := l.sched.Live() > 0
-	l.drain.over.Store(!left)
+	l.drain.cut = l.drain.cut || left
+	l.drain.over.Store(!l.drain.cut)
 	l.sched.Close()
 	l.Stop()
 	return left
@@ -149,9 +157,11 @@ func (l *Loop) endTogether() {
 	}
 }
 
-// Shutdown ends every loop gracefully: see Loop.Shutdown, whose results it has.
-// A loop without tasks keeps running until all of them have none, so one that
-// accepts may still hand connections to the others. Join is as after Stop.
+// Shutdown ends every loop gracefully: see Loop.Shutdown. Its result is ctx's error
+// when that of any loop is, else ErrLoopClosed when that of any is, else nil: a
+// loop that fails keeps none of the others from ending in order. A loop without
+// tasks keeps running until all of them have none, so one that accepts may still
+// hand connections to the others. Join is as after Stop.
 //
 // Any goroutine but the loops' own.
 func (g *Group) Shutdown(ctx context.Context) error {

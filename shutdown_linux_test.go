@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/sm"
 )
 
 // Before its last look at the queue a listener refuses new connections, and only
@@ -39,4 +41,37 @@ func TestListenerDropsTheFirstPacketBeforeItCloses(t *testing.T) {
 			require.NoError(t, ln.Close())
 		})
 	}
+}
+
+// Clients that came faster than they were accepted kept a listener open, and a
+// loop from ending, for as long as they came. Those that were ended idle and
+// came back at once could do so for ever.
+func TestListenerIsNotKeptOpenByThoseWhoStillCome(t *testing.T) {
+	const clients, most = 3, 10
+	w := newTestLoop(t)
+	ln, err := ListenTCP(w.Loop, netip.MustParseAddrPort("127.0.0.1:0"), ListenOptions{})
+	require.NoError(t, err)
+	came := 0
+	come := func() error {
+		c, err := net.DialTimeout("tcp", ln.Addr().String(), 50*time.Millisecond)
+		if err == nil {
+			came++
+			t.Cleanup(func() { _ = c.Close() }) // nothing was sent
+		}
+		return err
+	}
+	for range clients {
+		require.NoError(t, come())
+	}
+	served, refused := 0, 0
+	task := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
+		if served++; came < most && come() != nil {
+			refused++
+		}
+		return nil
+	}))
+	w.sched.Drain()
+	w.ended(task)
+	assert.Equal(t, clients, served)
+	assert.Equal(t, clients, refused, "who comes later finds the next server")
 }

@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,9 @@ import (
 	"github.com/stepio-go/stepio/sm"
 )
 
-// simClient sends the bytes of a stream of its own to an echo, ends its output,
-// and must get every byte back, once and in order, and then the end.
+// simClient sends the bytes of a stream of its own, ends its output, and must get
+// an answer and then the end: from an echo every byte, once and in order; from a
+// sink, which says nothing before it has seen the end, how many bytes there were.
 type simClient struct {
 	s      *sim
 	to     netip.AddrPort
@@ -26,12 +28,14 @@ type simClient struct {
 	conn   *TCPConn
 	how    simClientHow
 	edge   bool
+	sink   bool // the server is one
+	answer []byte
 	ended  bool // the output
 	moves  int  // of the deadline, which is near but for the last time
+	stays  bool // a deadline that has passed is moved, and it goes on
 	out    WriteAll
 	in     ReadFull
 	both   sm.All
-	steps  int
 	begun  bool // both is started
 	late   bool // begins after a while
 	polls  bool // never waits for its connection
@@ -51,7 +55,12 @@ const (
 
 func newSimClient(s *sim, stream int, to netip.AddrPort) *simClient {
 	c := &simClient{s: s, to: to, stream: stream, total: simSize(s.rnd, 1<<s.rnd.IntN(15)), chunk: simSize(s.rnd, 4096)}
-	if c.how = simClientHow(s.rnd.IntN(int(simClientHows))); c.how == simClientInTurn {
+	c.how = simClientHow(s.rnd.IntN(int(simClientHows)))
+	switch c.sink = to == s.sinkAt; {
+	case c.how != simClientInTurn:
+	case c.sink:
+		c.how = simClientRelay
+	default:
 		c.chunk = min(c.chunk, s.most) // it reads nothing until all of a piece is sent
 	}
 	c.edge = s.rnd.IntN(2) == 0
@@ -59,6 +68,7 @@ func newSimClient(s *sim, stream int, to netip.AddrPort) *simClient {
 	c.polls = s.rnd.IntN(8) == 0
 	if s.rnd.IntN(8) == 0 {
 		c.moves = 1 + s.rnd.IntN(3)
+		c.stays = s.rnd.IntN(2) == 0
 	}
 	return c
 }
@@ -75,13 +85,8 @@ func (c *simClient) Step(t *sm.Task) sm.Await {
 		}
 		c.conn = conn
 	}
-	if c.moves > 0 {
-		c.moves--
-		limit := time.Duration(1+c.s.rnd.IntN(50)) * time.Millisecond
-		if c.moves == 0 {
-			limit = time.Hour
-		}
-		if err := c.conn.SetDeadline(t.Now().Add(limit)); err != nil {
+	if c.moves > 0 && (!c.stays || c.conn.deadlines == nil) {
+		if err := c.moveDeadline(t); err != nil {
 			return c.failed(t, err)
 		}
 	}
@@ -97,6 +102,26 @@ func (c *simClient) Step(t *sm.Task) sm.Await {
 	}
 }
 
+func (c *simClient) moveDeadline(t *sm.Task) error {
+	c.moves--
+	limit := time.Duration(1+c.s.rnd.IntN(50)) * time.Millisecond
+	if c.moves <= 0 {
+		limit = time.Hour
+	}
+	return c.conn.SetDeadline(t.Now().Add(limit))
+}
+
+// overdue moves a deadline that an operation has found to be over, where the client
+// does so, and reports whether it may go on: by a wait, for what there was before
+// is still there.
+func (c *simClient) overdue(t *sm.Task, err error) bool {
+	if !c.stays || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	c.checkDeadline(t)
+	return c.moveDeadline(t) == nil
+}
+
 func (c *simClient) wait(dirs sm.Dir) sm.Await {
 	if c.polls {
 		return sm.Park.Until(c.s.Now().Add(time.Duration(c.s.rnd.IntN(int(20 * time.Millisecond)))))
@@ -107,23 +132,13 @@ func (c *simClient) wait(dirs sm.Dir) sm.Await {
 	return c.conn.Wait(dirs)
 }
 
-// atOnce receives first in every second step: a budget of few operations a step
-// would else go into writes that find no room.
 func (c *simClient) atOnce(t *sm.Task) sm.Await {
-	c.steps++
-	if c.steps%2 == 0 {
-		if received, a := c.receive(t); !received {
-			return a
-		}
-	}
 	more, a := c.send(t)
 	if a == sm.Done && more {
 		return a
 	}
-	if c.steps%2 == 1 {
-		if received, a := c.receive(t); !received {
-			return a
-		}
+	if received, a := c.receive(t); !received {
+		return a
 	}
 	if more {
 		return c.wait(sm.Read | sm.Write)
@@ -139,6 +154,9 @@ func (c *simClient) send(t *sm.Task) (more bool, a sm.Await) {
 		n, err := c.conn.Write(p)
 		c.sent += n
 		if err == ErrWouldBlock {
+			return true, c.wait(sm.Write)
+		}
+		if c.overdue(t, err) {
 			return true, c.wait(sm.Write)
 		}
 		if err != nil {
@@ -166,7 +184,7 @@ func (c *simClient) receive(t *sm.Task) (more bool, a sm.Await) {
 		n, err := c.conn.Read(t.Scratch()[:c.chunk])
 		c.check(t.Scratch()[:n])
 		switch {
-		case err == ErrWouldBlock:
+		case err == ErrWouldBlock || c.overdue(t, err):
 			return true, c.wait(sm.Read)
 		case err != nil:
 			return false, c.over(t, err)
@@ -236,7 +254,7 @@ func (c *simClient) lazyReceiver() sm.Frame {
 		}
 		n, err := c.conn.ReadET(t.Scratch()[:c.chunk])
 		c.check(t.Scratch()[:n])
-		if err == nil || err == ErrWouldBlock {
+		if err == nil || err == ErrWouldBlock || c.overdue(t, err) {
 			return c.wait(sm.Read)
 		}
 		return c.over(t, err)
@@ -262,6 +280,9 @@ func (c *simClient) over(t *sm.Task, err error) sm.Await {
 	if err != io.EOF {
 		return c.failed(t, err)
 	}
+	if c.err == nil { // else another task has taken the error
+		c.s.ends(c.conn)
+	}
 	if (c.got != c.total || !c.ended) && !c.s.broken() {
 		c.s.problem("stream %d ends after %d bytes of %d", c.stream, c.got, c.total)
 	}
@@ -270,6 +291,10 @@ func (c *simClient) over(t *sm.Task, err error) sm.Await {
 
 // check compares what has come with what was sent.
 func (c *simClient) check(p []byte) {
+	if c.sink {
+		c.checkAnswer(p)
+		return
+	}
 	for i, b := range p {
 		if b != simByte(c.stream, c.got+i) || c.got+i >= c.sent {
 			c.s.problem("stream %d: byte %d is %d", c.stream, c.got+i, b)
@@ -279,18 +304,32 @@ func (c *simClient) check(p []byte) {
 	c.got += len(p)
 }
 
+// checkAnswer takes the answer of a sink.
+func (c *simClient) checkAnswer(p []byte) {
+	switch c.answer = append(c.answer, p...); {
+	case len(c.answer) > 4 || len(p) > 0 && !c.ended:
+		c.s.problem("stream %d: an answer of %d bytes", c.stream, len(c.answer))
+	case len(c.answer) == 4:
+		c.got = int(binary.BigEndian.Uint32(c.answer))
+	}
+}
+
 // failed judges an error of the connection.
 func (c *simClient) failed(t *sm.Task, err error) sm.Await {
 	c.err = err
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if d := c.conn.deadlines; d == nil || t.Now().Before(d.read) {
-			c.s.problem("stream %d fails before its deadline", c.stream)
-		}
+		c.checkDeadline(t)
 		c.s.disturbed = true // the other end finds a reset, perhaps
 	} else if !c.s.broken() {
 		c.s.problem("stream %d: %v", c.stream, err)
 	}
 	return sm.Done
+}
+
+func (c *simClient) checkDeadline(t *sm.Task) {
+	if d := c.conn.deadlines; d == nil || t.Now().Before(d.read) {
+		c.s.problem("stream %d fails before its deadline", c.stream)
+	}
 }
 
 func (c *simClient) inTurn(t *sm.Task) sm.Await {

@@ -55,6 +55,42 @@ func (n *simSleeper) Step(t *sm.Task) sm.Await {
 	}
 }
 
+// simJoiner starts tasks and waits for each. Some it destroys itself, after it has
+// said that it waits and before its step returns.
+type simJoiner struct {
+	s      *sim
+	rounds int
+	child  *simWatch
+}
+
+func (j *simJoiner) Step(t *sm.Task) sm.Await {
+	for {
+		if j.child == nil {
+			if j.rounds--; j.rounds < 0 {
+				return sm.Done
+			}
+			j.child = j.s.add(j.s.spawn("joiner's sleeper", &simSleeper{s: j.s, naps: 1}))
+		}
+		if a := t.Join(j.child.task); a.Pending() {
+			if j.s.rnd.IntN(4) == 0 {
+				j.child.task.Destroy()
+			}
+			return a
+		}
+		if err := j.child.task.Err(); err != nil && err != sm.ErrDestroyed {
+			j.s.problem("joiner's sleeper: %v", err)
+		}
+		j.child = nil
+	}
+}
+
+func (j *simJoiner) Close() error {
+	if j.child != nil {
+		j.child.task.Destroy()
+	}
+	return nil
+}
+
 // simJobs counts the results of jobs.
 type simJobs struct{ done, taken, dropped int }
 

@@ -37,3 +37,23 @@ func TestLoopWaiterSurvivesRefusedDisarming(t *testing.T) {
 	w.ended(reader.task)
 	assert.Equal(t, "x", string(got))
 }
+
+// ReadET gives the bytes that came before an error, and keeps the error for the next
+// read: the kernel tells it once. Detach dropped it, and whoever took the descriptor
+// over read an end of input: a stream that a reset had cut short looked complete.
+func TestDetachDoesNotHideAResetThatCameAfterData(t *testing.T) {
+	w := newTestLoop(t)
+	c, p := w.pair()
+	p.send([]byte("abc"))
+	arrived(c)
+	p.reset()
+	w.ended(w.Spawn(&once{await: c.Readable()}))
+	n, err := c.ReadET(make([]byte, 8))
+	assert.NoError(t, err)
+	assert.Equal(t, 3, n)
+	fd, err := c.Detach()
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	assert.Equal(t, -1, fd)
+	_, err = c.Read(make([]byte, 8))
+	assert.ErrorIs(t, err, syscall.ECONNRESET, "the connection is as it was")
+}

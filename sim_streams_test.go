@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -23,10 +24,18 @@ type simAcceptor struct {
 	ln      *TCPListener
 	session func(*TCPConn) sm.Frame
 	edge    bool
+	strict  bool // accepts when an event has come, and not else
 	err     error
 }
 
 func (a *simAcceptor) Step(t *sm.Task) sm.Await {
+	switch {
+	case !a.strict || t.Ready() != 0 || a.ln.FD() < 0:
+	case a.edge:
+		return a.ln.ReadableET()
+	default:
+		return a.ln.Readable()
+	}
 	for a.edge {
 		conns, err := a.ln.AcceptET(nil)
 		if err == ErrWouldBlock {
@@ -97,9 +106,15 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 			n, err := e.read(t.Scratch()[:e.room])
 			switch {
 			case err == ErrWouldBlock:
-				e.handOver()
+				if !e.handOver() {
+					return sm.Done
+				}
 				return e.wait()
-			case err == io.EOF && e.long:
+			case err == io.EOF:
+				e.s.ends(e.conn)
+				if !e.long {
+					return sm.Done
+				}
 				e.bye.Start(e.conn, t.Now().Add(time.Second))
 				e.state = simEchoEnding
 			case err != nil:
@@ -145,26 +160,103 @@ func (e *simEcho) read(p []byte) (int, error) {
 	return e.conn.Read(p)
 }
 
-// handOver takes the connection out of the loop and back in again.
-func (e *simEcho) handOver() {
-	if !e.s.handsOn || e.s.rnd.IntN(8) != 0 {
-		return
+// handOver takes a connection out of the loop and back in again, where that is
+// drawn. It is nil when that fails, since the connection has.
+func (s *sim) handOver(c *TCPConn) *TCPConn {
+	if !s.handsOn || s.rnd.IntN(4) != 0 {
+		return c
 	}
-	fd, err := e.conn.Detach()
+	fd, err := c.Detach()
 	if err != nil {
-		e.s.problem("Detach: %v", err)
+		if !s.broken() {
+			s.problem("Detach: %v", err)
+		}
+		return nil
 	}
-	e.s.k.Count(simkernel.HandOver)
-	e.s.k.Share(fd)
-	e.conn = e.s.opened(NewTCPConn(e.s.Loop, fd))
-	e.edge = e.s.rnd.IntN(2) == 0
+	s.k.Count(simkernel.HandOver)
+	s.k.Share(fd)
+	return s.opened(NewTCPConn(s.Loop, fd))
+}
+
+// handOver is sim.handOver. Nothing need be known of the mode before.
+func (e *simEcho) handOver() bool {
+	c := e.s.handOver(e.conn)
+	if c == nil {
+		return false
+	}
+	if c != e.conn {
+		e.conn = c
+		e.edge = e.s.rnd.IntN(2) == 0
+	}
+	return true
 }
 
 func (e *simEcho) Close() error {
 	return errors.Join(e.out.Close(), e.bye.Close(), e.conn.Close())
 }
 
-// simProxy simDials the echo server and copies in both directions, side by side.
+// simSink reads to the end of input, and then says how many bytes there were, in
+// four bytes. It knows every one: the first names the stream.
+type simSink struct {
+	s    *sim
+	conn *TCPConn
+	room int
+	got  int
+	id   int // of the stream
+	edge bool
+	over bool
+	out  WriteAll
+}
+
+func newSimSink(s *sim, c *TCPConn) *simSink {
+	return &simSink{s: s, conn: c, room: simSize(s.rnd, sm.ScratchSize-1), edge: s.rnd.IntN(2) == 0}
+}
+
+func (k *simSink) Step(t *sm.Task) sm.Await {
+	for !k.over {
+		n, err := k.read(t.Scratch()[:k.room])
+		if k.got == 0 && n > 0 {
+			k.id = int(t.Scratch()[0])
+		}
+		for i, b := range t.Scratch()[:n] {
+			if b != simByte(k.id, k.got+i) {
+				k.s.problem("sink of stream %d: byte %d is %d", k.id, k.got+i, b)
+				break
+			}
+		}
+		k.got += n
+		switch {
+		case err == ErrWouldBlock && k.edge:
+			return k.conn.ReadableET()
+		case err == ErrWouldBlock:
+			return k.conn.Readable()
+		case err == io.EOF:
+			k.s.ends(k.conn)
+			k.over = true
+			k.out.Start(k.conn, binary.BigEndian.AppendUint32(nil, uint32(k.got)))
+		case err != nil:
+			return sm.Done
+		default:
+			c := k.s.handOver(k.conn)
+			if c == nil {
+				return sm.Done
+			}
+			k.conn = c
+		}
+	}
+	return k.out.Step(t)
+}
+
+func (k *simSink) read(p []byte) (int, error) {
+	if k.edge {
+		return k.conn.ReadET(p)
+	}
+	return k.conn.Read(p)
+}
+
+func (k *simSink) Close() error { return errors.Join(k.out.Close(), k.conn.Close()) }
+
+// simProxy dials the echo server and copies in both directions, side by side.
 type simProxy struct {
 	s    *sim
 	near *TCPConn

@@ -10,12 +10,16 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
+	"runtime/debug"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio/internal/simkernel"
+	"github.com/stepio-go/stepio/internal/testseed"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -26,7 +30,8 @@ import (
 // and sim.blocking.
 
 var (
-	simSeeds = flag.Int("seeds", 0, "TestSim: how many seeds, from 1; 0: 2,000, under the race detector 100")
+	simSeeds = flag.Int("seeds", 0, "TestSim: how many seeds; 0: 2,000, under the race detector 100")
+	simFirst = flag.Uint64("first", 1, "TestSim: the first of the seeds")
 	simTrace = flag.Bool("trace", false, "TestSim: with -seed, write every call to standard error")
 )
 
@@ -34,15 +39,15 @@ var (
 const simEnough = 2000
 
 func TestSim(t *testing.T) {
-	if *seed != 0 {
+	if seed := testseed.Given(); seed != 0 {
 		var trace io.Writer
 		if *simTrace {
 			trace = os.Stderr
 		}
-		first := simulate(*seed, trace)
+		first := simulate(seed, trace)
 		first.require(t)
-		assert.Equal(t, first.hash, simulate(*seed, nil).hash, "the same seed makes other calls")
-		t.Logf("seed %d: trace hash %016x, %d calls, %d turns", *seed, first.hash, first.calls, first.turns)
+		assert.Equal(t, first.hash, simulate(seed, nil).hash, "the same seed makes other calls")
+		t.Logf("seed %d: trace hash %016x, %d calls, %d turns", seed, first.hash, first.calls, first.turns)
 		return
 	}
 	seeds := *simSeeds
@@ -50,20 +55,27 @@ func TestSim(t *testing.T) {
 		seeds = simSeedsHere
 	}
 	var hits [simkernel.Faults]int
-	calls, turns, clean := 0, 0, 0
+	calls, turns, clean, checked := 0, 0, 0, 0
 	for s := range seeds {
-		result := simulate(uint64(s+1), nil)
+		result := simulate(*simFirst+uint64(s), nil)
 		result.require(t)
 		calls += result.calls
 		turns += result.turns
 		if !result.disturbed {
 			clean++
 		}
+		if result.checked {
+			checked++
+		}
 		for f, n := range result.hits {
 			hits[f] += n
 		}
 	}
-	t.Logf("%d seeds, %d calls, %d turns; %d seeds with no connection broken", seeds, calls, turns, clean)
+	t.Logf("%d seeds from %d, %d calls, %d turns; %d seeds with no connection broken, %d in check mode", seeds, *simFirst, calls, turns, clean, checked)
+	if seeds >= simEnough {
+		assert.NotZero(t, clean, "no run without a broken connection")
+		assert.NotZero(t, checked, "no run in check mode")
+	}
 	for f, n := range hits {
 		t.Logf("%-16v %8d", simkernel.Fault(f), n)
 		if seeds >= simEnough {
@@ -79,6 +91,14 @@ func TestSimSameSeedSameTrace(t *testing.T) {
 	assert.NotEqual(t, simulate(1, nil).hash, simulate(2, nil).hash)
 }
 
+// Nothing of a process decides about a run: no address, no map, no time of day.
+func TestSimSameSeedSameTraceInAnotherProcess(t *testing.T) {
+	const seed = 3
+	out, err := exec.Command(os.Args[0], "-test.run=^TestSim$", "-test.v", fmt.Sprintf("-seed=%d", seed)).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), fmt.Sprintf("trace hash %016x", simulate(seed, nil).hash))
+}
+
 // The bits of readiness and those of the simulated kernel are the same.
 func TestSimReadinessIsTranslated(t *testing.T) {
 	assert.Equal(t, [...]readiness{readyRead, readyWrite, readyEnd, readyHangup, readyError},
@@ -91,6 +111,7 @@ type simResult struct {
 	seed         uint64
 	hash         uint64
 	calls, turns int
+	checked      bool
 	hits         [simkernel.Faults]int
 	disturbed    bool
 	problems     []string
@@ -100,9 +121,13 @@ type simResult struct {
 func (r *simResult) require(t *testing.T) {
 	t.Helper()
 	if len(r.problems) > 0 {
-		require.FailNow(t, "simulation failed", "again with: go test -run '^TestSim$' . -seed %d -trace\n%s\n%s",
-			r.seed, r.problems[0], r.tasks)
+		require.FailNow(t, "simulation failed", "%s\n%s\n%s", simAgain(r.seed), r.problems[0], r.tasks)
 	}
+}
+
+// simAgain says how to repeat a run.
+func simAgain(seed uint64) string {
+	return fmt.Sprintf("again with: go test -run '^TestSim$' . -seed %d -trace", seed)
 }
 
 // sim is one run.
@@ -114,6 +139,8 @@ type sim struct {
 	steps     int  // of tasks that are watched
 	vain      int  // turns in a row without one
 	idle      bool // nothing will ever happen any more
+	checked   bool // in check mode
+	looking   bool // in blocking
 	disturbed bool // a task or a connection was ended before its time
 	problems  []string
 	tasks     string
@@ -124,6 +151,7 @@ type sim struct {
 	clients  []*simWatch
 	echoAt   netip.AddrPort
 	proxyAt  netip.AddrPort
+	sinkAt   netip.AddrPort // not valid: there is none
 	udpAt    netip.AddrPort
 	pool     *Pool // without workers: the simulation does their work
 	working  []work
@@ -135,6 +163,7 @@ type sim struct {
 	posted   int
 	ran      int
 	jobs     simJobs
+	messages bool // its clients are those of simSession
 }
 
 // simConn is a connection and the open file that it has.
@@ -150,9 +179,33 @@ const maxSimVain = 64
 // maxSimTurns is more than any run takes.
 const maxSimTurns = 200_000
 
-// simulate makes one run.
+// simPatience is more than any run takes, on any machine.
+const simPatience = time.Minute
+
+// simulate makes one run. One that does not end, in a step for instance, ends the
+// process and says which it was.
 func simulate(seed uint64, trace io.Writer) *simResult {
+	guard := time.AfterFunc(simPatience, func() {
+		debug.SetTraceback("all")
+		panic("simulation: no end: " + simAgain(seed))
+	})
+	defer guard.Stop()
 	s := &sim{rnd: rand.New(rand.NewPCG(seed, 0x5eed))}
+	s.run(trace)
+	return &simResult{
+		seed: seed, hash: s.k.Hash(), calls: s.k.Calls, turns: s.turn, hits: s.k.Hits, checked: s.checked,
+		disturbed: s.disturbed || s.k.Disturbed, problems: s.problems, tasks: s.tasks,
+	}
+}
+
+// run makes a run. A panic outside every step, which ends no task, is a problem of
+// the run's.
+func (s *sim) run(trace io.Writer) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.problems = append([]string{fmt.Sprintf("turn %d: panic: %v\n%s", s.turn, v, debug.Stack())}, s.problems...)
+		}
+	}()
 	s.start(trace)
 	early := maxSimTurns
 	if s.rnd.IntN(16) == 0 {
@@ -174,10 +227,6 @@ func simulate(seed uint64, trace io.Writer) *simResult {
 		s.wind()
 	}
 	s.finish()
-	return &simResult{
-		seed: seed, hash: s.k.Hash(), calls: s.k.Calls, turns: s.turn, hits: s.k.Hits,
-		disturbed: s.disturbed || s.k.Disturbed, problems: s.problems, tasks: s.tasks,
-	}
 }
 
 // problem notes what must not be.
@@ -193,7 +242,7 @@ func (s *sim) problem(format string, args ...any) {
 // advance makes one turn.
 func (s *sim) advance() {
 	s.turn++
-	before := s.steps
+	before, interrupted := s.steps, s.k.Hits[simkernel.Interrupted]
 	if err := s.Loop.turn(); err != nil {
 		s.problem("turn: %v", err)
 	}
@@ -201,7 +250,8 @@ func (s *sim) advance() {
 		s.problem("%s", v)
 	}
 	s.k.Violations = nil
-	if s.vain++; s.steps != before {
+	// A kernel that interrupts every wait makes the loop turn, as often as it likes.
+	if s.vain++; s.steps != before || s.k.Hits[simkernel.Interrupted] != interrupted {
 		s.vain = 0
 	}
 	if s.vain == maxSimVain {
@@ -256,6 +306,7 @@ func (s *sim) finish() {
 	if files, registrations := s.k.Open(); files != 0 || registrations != 0 {
 		s.problem("%d descriptors and %d registrations are left", files, registrations)
 	}
+	s.forgotten()
 	for _, w := range s.watches {
 		if w.closes != 1 {
 			s.problem("%s was closed %d times", w.name, w.closes)
@@ -272,9 +323,25 @@ func (s *sim) finish() {
 	}
 }
 
+// forgotten looks for slots and timers that nobody has any more.
+func (s *sim) forgotten() {
+	for _, piece := range s.slots.pieces {
+		for fd := range piece {
+			if left := piece[fd]; left != (slot{gen: left.gen}) {
+				s.problem("the slot of descriptor %d is left: %+v", fd, left)
+			}
+		}
+	}
+	if !s.sched.Busy() && s.sched.Timeout() >= 0 {
+		s.problem("a timer is left")
+	}
+}
+
 // blocking is called when the loop is about to block: nobody may have anything
 // to do then.
 func (s *sim) blocking(forever bool) {
+	s.looking = true
+	defer func() { s.looking = false }()
 	if s.sched.Busy() || !s.mail.empty() {
 		s.problem("the loop blocks with a task ready or a post waiting: a lost wake")
 	}
@@ -296,8 +363,8 @@ func (s *sim) blocking(forever bool) {
 
 // elsewhere does what another goroutine may do at any moment.
 func (s *sim) elsewhere() {
-	if s.Loop == nil {
-		return // it is being made
+	if s.Loop == nil || s.looking {
+		return // it is being made; what is looked at must not change meanwhile
 	}
 	switch s.rnd.IntN(3) {
 	case 0:
@@ -307,6 +374,7 @@ func (s *sim) elsewhere() {
 		}
 	case 1:
 		if w := s.anyone(); w != nil {
+			w.wakes = true
 			w.task.Waker().Wake()
 			s.k.Count(simkernel.Wake)
 		}
@@ -390,6 +458,14 @@ func (s *sim) report(t *sm.Task, err error) {
 
 // broken reports whether failures are to be expected.
 func (s *sim) broken() bool { return s.disturbed || s.k.Disturbed }
+
+// ends judges an end of input, of a connection that has reported no error: it must
+// not be that of a reset, or a stream that was cut short would look complete.
+func (s *sim) ends(c *TCPConn) {
+	if !s.k.Finished(c.FD()) {
+		s.problem("descriptor %d reads the end of input, and its peer has not ended it", c.FD())
+	}
+}
 
 // opened remembers whose descriptor a connection has.
 func (s *sim) opened(c *TCPConn) *TCPConn {

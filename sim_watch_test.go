@@ -24,6 +24,7 @@ type simWatch struct {
 	server  bool
 	batches bool // an operation is many calls
 	closes  int
+	wakes   bool // woken, and not stepped since
 
 	waiting bool     // its last step waits
 	await   sm.Await // for this
@@ -53,6 +54,7 @@ func (w *simWatch) Step(t *sm.Task) sm.Await {
 	}
 	w.resumed(t)
 	w.waiting = false
+	w.wakes = w.wakes && !t.Woken()
 	s.steps++
 	s.interfere()
 	before := s.k.Moves
@@ -84,10 +86,16 @@ func (w *simWatch) resumed(t *sm.Task) {
 
 // blocking checks that what the task waits for is not there.
 func (w *simWatch) blocking() {
-	if w.task == nil || w.task.Ended() || !w.waiting {
+	if w.task == nil || w.task.Ended() {
 		return
 	}
 	s := w.s
+	if w.wakes {
+		s.problem("%s was woken, and is not stepped: a lost wake", w.name)
+	}
+	if !w.waiting {
+		return
+	}
 	if when, ok := w.await.Deadline(); ok && s.timePassed(when) {
 		s.problem("%s waits for %v, which is over: a lost timer", w.name, w.await)
 	}
@@ -149,23 +157,30 @@ func (s *sim) start(trace io.Writer) {
 		}
 	}
 	config.Rates[simkernel.StaleEvent] *= 4 // there are few occasions
+	if rnd.IntN(8) == 0 {
+		config.Rates[simkernel.Reset] = 128 // so that some come between two reads of a drain
+	}
 	s.pool = &Pool{bound: 2}
 	s.pool.wanted.L = &s.pool.mu
 	clients, proxied := 1+rnd.IntN(6), rnd.IntN(2) == 0
 	if !proxied && rnd.IntN(4) == 0 {
-		config.Files = clients + 4 + rnd.IntN(3)
+		config.Files = clients + 5 + rnd.IntN(3)
 	}
 	s.k, s.most = simkernel.New(config), config.ReceiveBuffer
-	s.maxOps = []int{sm.DefaultMaxOps, 2, 3, 5}[rnd.IntN(4)]
+	s.maxOps = []int{sm.DefaultMaxOps, 1, 2, 5}[rnd.IntN(4)]
 	if rnd.IntN(4) == 0 {
 		s.destroys = 1 << rnd.IntN(5)
 	}
 	if rnd.IntN(4) == 0 {
 		s.closes = 1 << rnd.IntN(5)
 	}
-	s.handsOn = rnd.IntN(4) == 0
+	s.handsOn = rnd.IntN(3) == 0
+	s.checked = rnd.IntN(64) == 0 // each call asks which goroutine it is on, which takes long
 	l, err := NewLoop(WithReport(s.report), WithBudget(s.maxOps, 0), func(c *loopConfig) {
 		c.kernel, c.clock = s.k, s.k.Clock
+		if s.checked {
+			WithChecks()(c)
+		}
 	})
 	if err != nil {
 		panic(err) // the simulated poller cannot fail
@@ -176,6 +191,10 @@ func (s *sim) start(trace io.Writer) {
 
 // populate starts servers and clients.
 func (s *sim) populate(clients int, proxied bool) {
+	if s.messages {
+		s.calls(clients)
+		return
+	}
 	rnd := s.rnd
 	s.echoAt = s.serve("echo server", func(c *TCPConn) sm.Frame { return newSimEcho(s, c) })
 	at := s.echoAt
@@ -183,10 +202,18 @@ func (s *sim) populate(clients int, proxied bool) {
 		s.proxyAt = s.serve("proxy", func(c *TCPConn) sm.Frame { return &simProxy{s: s, near: c} })
 		at = s.proxyAt
 	}
+	if rnd.IntN(2) == 0 {
+		s.sinkAt = s.serve("sink", func(c *TCPConn) sm.Frame { return newSimSink(s, c) })
+	}
 	for i := range clients {
 		to := at
-		if rnd.IntN(3) == 0 {
+		switch rnd.IntN(3) {
+		case 0:
 			to = s.echoAt
+		case 1:
+			if s.sinkAt.IsValid() {
+				to = s.sinkAt
+			}
 		}
 		s.client("client", newSimClient(s, i+1, to))
 	}
@@ -195,6 +222,9 @@ func (s *sim) populate(clients int, proxied bool) {
 	}
 	if rnd.IntN(3) == 0 {
 		s.client("job", &simJob{s: s, rounds: 1 + rnd.IntN(4)})
+	}
+	if rnd.IntN(3) == 0 {
+		s.client("joiner", &simJoiner{s: s, rounds: 1 + rnd.IntN(4)})
 	}
 	s.client("metronome", &simMetronome{s: s, beats: rnd.IntN(50)})
 	for range rnd.IntN(4) {
@@ -238,9 +268,9 @@ func (s *sim) serve(name string, handle func(*TCPConn) sm.Frame) netip.AddrPort 
 	case 0:
 		frame = NewServe(ln, session)
 	case 1:
-		frame = &simAcceptor{s: s, ln: ln, session: session, edge: true}
+		frame = &simAcceptor{s: s, ln: ln, session: session, edge: true, strict: s.rnd.IntN(2) == 0}
 	default:
-		frame = &simAcceptor{s: s, ln: ln, session: session}
+		frame = &simAcceptor{s: s, ln: ln, session: session, strict: s.rnd.IntN(2) == 0}
 	}
 	w := s.add(s.spawn(name, frame))
 	w.server = true
@@ -265,8 +295,11 @@ func (s *sim) datagrams() {
 	}
 }
 
-// simByte is the byte of a stream at an offset.
+// simByte is the byte of a stream at an offset. The first one names the stream.
 func simByte(stream, offset int) byte {
+	if offset == 0 {
+		return byte(stream)
+	}
 	return byte((uint32(offset)*2654435761 + uint32(stream)*40503) >> 13)
 }
 

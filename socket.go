@@ -22,6 +22,7 @@ type socket struct {
 	fd        int32      // -1 once closed
 	errno     uint16     // a read's error that came after data, for the next read
 	network   network
+	cause     uint8 // the errno with which a TCPConn has failed: see TCPConn.failed
 }
 
 // network is the kind of a socket.

@@ -99,9 +99,27 @@ func (s *sys) listen(fd, backlog int) syscall.Errno {
 	return rawListen(fd, backlog)
 }
 
-// connect starts a connection. EINTR means that it goes on by itself, as with
-// EINPROGRESS; rawConnect sees to it that it does.
+// connect starts a connection. After EINTR it goes on by itself (connect(2)),
+// unless the signal came before it had begun: a second call tells, and begins it
+// then.
 func (s *sys) connect(fd int, addr netip.AddrPort) syscall.Errno {
+	errno := s.tryConnect(fd, addr)
+	if errno != syscall.EINTR {
+		return errno
+	}
+	for errno == syscall.EINTR {
+		errno = s.tryConnect(fd, addr)
+	}
+	switch errno {
+	case syscall.EALREADY:
+		return syscall.EINPROGRESS
+	case syscall.EISCONN:
+		return 0
+	}
+	return errno
+}
+
+func (s *sys) tryConnect(fd int, addr netip.AddrPort) syscall.Errno {
 	if s.sim != nil {
 		return s.sim.Connect(fd, addr)
 	}

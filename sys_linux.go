@@ -3,6 +3,7 @@ package stepio
 import (
 	"math"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -45,6 +46,15 @@ func rawRefuseNew(fd int) {
 	}
 	_ = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, // best effort, as said
 		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+}
+
+// openPipe opens a pipe that does not block and does not survive exec.
+func openPipe() (near, far int, err error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return -1, -1, os.NewSyscallError("pipe2", err)
+	}
+	return ends[0], ends[1], nil
 }
 
 func rawClose(fd int) syscall.Errno {

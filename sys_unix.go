@@ -27,28 +27,13 @@ func rawConnect(fd int, addr netip.AddrPort) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	errno = errnoOf(unix.Connect(fd, sa))
-	if errno != unix.EINTR {
-		return errno
-	}
-	// It goes on by itself (connect(2)), unless the signal came before it had
-	// begun. A second call tells, and begins it then.
-	for errno == unix.EINTR {
-		errno = errnoOf(unix.Connect(fd, sa))
-	}
-	switch errno {
-	case unix.EALREADY:
-		return unix.EINPROGRESS
-	case unix.EISCONN:
-		return 0
-	}
-	return errno
+	return errnoOf(unix.Connect(fd, sa))
 }
 
-// closeFD closes a descriptor of a poller. After EINTR it is closed: see
-// sys.close.
+// closeFD closes a descriptor of a poller.
 func closeFD(fd int) error {
-	if errno := rawClose(fd); errno != 0 && errno != unix.EINTR {
+	var real sys
+	if errno := real.close(fd); errno != 0 {
 		return os.NewSyscallError("close", errno)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -43,9 +44,11 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // sending; 0 and ErrWouldBlock when nothing has arrived, or the step's budget
 // is used up: return c.Readable() and try again; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
-// what the kernel says, after which c can only be closed: syscall.ECONNRESET
-// names no addresses. An empty p panics: it could not tell end of input from no
-// room. Loop only.
+// what the kernel says, after which c can only be closed: that of
+// syscall.ECONNRESET names no addresses, and is shared by all connections, so it
+// must not be changed. A reset is told to reads also when a write has found it
+// first, once they have what arrived before. An empty p panics: it could not
+// tell end of input from no room. Loop only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Read")
@@ -68,12 +71,13 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	n, errno := l.sys.read(int(c.fd), p)
 	switch {
 	case errno == unix.EAGAIN:
+		l.sched.Refund()
 		s.readEmptied()
 		return 0, ErrWouldBlock
 	case errno != 0:
-		return 0, c.opError("read", errno)
+		return 0, c.failed("read", errno)
 	case n == 0:
-		return 0, io.EOF
+		return 0, c.end()
 	case n < len(p):
 		s.readShort()
 	default:
@@ -115,9 +119,10 @@ func (c *TCPConn) ReadET(p []byte) (n int, err error) {
 // the socket takes no more, or the step's budget is used up: return
 // c.Writable() and go on with the rest; 0 and a *net.OpError that is
 // os.ErrDeadlineExceeded after the write deadline, net.ErrClosed after Close,
-// or what the kernel says, after which c can only be closed: syscall.ECONNRESET
-// and syscall.EPIPE, which also follows CloseWrite, name no addresses. WriteAll
-// is the frame that goes on by itself. Loop only.
+// or what the kernel says, after which c can only be closed: those of
+// syscall.ECONNRESET and syscall.EPIPE, which also follows CloseWrite, name no
+// addresses, and are shared by all connections, so they must not be changed.
+// WriteAll is the frame that goes on by itself. Loop only.
 func (c *TCPConn) Write(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Write")
@@ -135,15 +140,38 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	}
 	n, errno := l.sys.write(int(c.fd), p)
 	if errno != 0 && errno != unix.EAGAIN {
-		return 0, c.opError("write", errno)
+		return 0, c.failed("write", errno)
 	}
 	l.sched.Spend(n)
 	if n < len(p) {
+		if n == 0 {
+			l.sched.Refund()
+		}
 		// An edge that was remembered has been used up.
 		l.slots.get(int(c.fd)).edges &^= sm.Write
 		return n, ErrWouldBlock
 	}
 	return n, nil
+}
+
+// failed is the error of an operation. What has become of the connection is kept:
+// the kernel tells it to one call, of either direction, and to the next read that
+// the input has ended. Were that io.EOF, a stream that a reset has cut short
+// would pass for a whole one, with a task that reads and another that writes.
+func (c *TCPConn) failed(op string, errno syscall.Errno) error {
+	switch errno {
+	case unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH:
+		c.cause = uint8(errno)
+	}
+	return c.opError(op, errno)
+}
+
+// end is the result of a read that finds nothing and never will.
+func (c *TCPConn) end() error {
+	if c.cause != 0 {
+		return c.opError("read", syscall.Errno(c.cause))
+	}
+	return io.EOF
 }
 
 // CloseWrite ends the output: the peer reads end of input after what was
@@ -186,11 +214,15 @@ func (c *TCPConn) Close() error {
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
 // as after Close. A WriteAll or an Input that still holds bytes of it stays on
-// this loop. Loop only.
+// this loop. An error that ReadET has kept for the next read would be lost with
+// it: then Detach returns -1 and that error, and leaves all as it is. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {
 		return -1, c.netError("detach", net.ErrClosed)
+	}
+	if c.errno != 0 {
+		return -1, c.opError("read", syscall.Errno(c.errno))
 	}
 	fd = c.forget()
 	if err := c.loop.release(fd, net.ErrClosed, false); err != nil {

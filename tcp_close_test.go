@@ -444,3 +444,16 @@ func TestCloseOfNoConnection(t *testing.T) {
 	assert.NoError(t, tcp.Close())
 	assert.NoError(t, udp.Close())
 }
+
+// A close that a signal interrupts has closed (close(2)): a second one might hit
+// whoever has the number by then.
+func TestCloseThatIsInterruptedHasClosed(t *testing.T) {
+	w := newFaultyLoop(t)
+	c, _ := w.pair()
+	fd := c.FD()
+	w.faults.fail(callClose, syscall.EINTR)
+	assert.Equal(t, 1, w.faults.during(func() { assert.NoError(t, c.Close()) }, callClose))
+	_, errno := rawLocalAddr(fd)
+	assert.Equal(t, unix.EBADF, errno)
+	assert.NoError(t, c.Close(), "again")
+}

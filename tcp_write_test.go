@@ -4,7 +4,9 @@ package stepio
 
 import (
 	"bytes"
+	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -71,6 +73,58 @@ func TestTCPConnWriteToAResetConnection(t *testing.T) {
 	var op *net.OpError
 	require.ErrorAs(t, err, &op)
 	assert.Equal(t, "write", op.Op)
+}
+
+// The kernel tells a reset once, to whichever call comes first, and after that
+// the end of input: a stream that was cut short passed for a whole one when a
+// write had found the reset.
+func TestResetThatAWriteFindsIsNoEndOfInput(t *testing.T) {
+	for name, read := range map[string]func(c *TCPConn, p []byte) (int, error){
+		"level-triggered": (*TCPConn).Read, "edge-triggered": (*TCPConn).ReadET,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t)
+			c, peer := w.pair()
+			peer.send([]byte("half a mess"))
+			arrived(c)
+			fillUp(c)
+			peer.reset()
+			require.True(t, pollFD(c.FD(), unix.POLLERR, patience))
+			_, err := c.Write([]byte("x"))
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			buf := make([]byte, 100)
+			n, err := read(c, buf)
+			require.NoError(t, err, "what has arrived comes first")
+			assert.Equal(t, "half a mess", string(buf[:n]))
+			for range 2 {
+				_, err = read(c, buf)
+				assert.ErrorIs(t, err, syscall.ECONNRESET)
+			}
+			_, err = c.Write([]byte("x"))
+			assert.ErrorIs(t, err, syscall.EPIPE)
+		})
+	}
+	t.Run("a write after CloseWrite says nothing of the input", func(t *testing.T) {
+		w := newTestLoop(t)
+		c, peer := w.pair()
+		require.NoError(t, c.CloseWrite())
+		_, err := c.Write([]byte("x"))
+		require.ErrorIs(t, err, syscall.EPIPE)
+		peer.closeWrite()
+		arrived(c)
+		_, err = c.Read(make([]byte, 1))
+		assert.Equal(t, io.EOF, err)
+	})
+}
+
+// fillUp writes until the socket takes no more.
+func fillUp(c *TCPConn) {
+	chunk := make([]byte, 1<<20)
+	for {
+		if _, err := c.Write(chunk); err != nil {
+			return
+		}
+	}
 }
 
 func TestTCPConnWritableWaitsForRoom(t *testing.T) {

@@ -121,11 +121,7 @@ func (c *UDPConn) connect(addr, local netip.AddrPort) error {
 			return os.NewSyscallError("bind", errno)
 		}
 	}
-	errno := sys.connect(fd, addr)
-	for errno == unix.EINTR { // it sends nothing: once more is as good
-		errno = sys.connect(fd, addr)
-	}
-	if errno != 0 {
+	if errno := sys.connect(fd, addr); errno != 0 {
 		return os.NewSyscallError("connect", errno)
 	}
 	peer, errno := sys.remoteAddr(fd) // in the form in which datagrams will come from it
@@ -216,6 +212,7 @@ func (c *UDPConn) beginRead() (*slot, error) {
 // readFailed is the answer of a read that took nothing.
 func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
 	if errno == unix.EAGAIN {
+		c.loop.sched.Refund()
 		// An error of a datagram passes, unlike a stream's end: once the socket is
 		// empty the next event will tell of whatever comes.
 		s.flags &^= slotRestless
@@ -289,6 +286,7 @@ func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
 		l.sched.Spend(len(p))
 		return len(p), nil
 	case unix.EAGAIN:
+		l.sched.Refund()
 		// An edge that was remembered has been used up.
 		c.slot().edges &^= sm.Write
 		return 0, ErrWouldBlock

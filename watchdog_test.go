@@ -85,6 +85,54 @@ func TestWatchdogReportsAPostedFunction(t *testing.T) {
 	assert.True(t, got(t, reports).Ended)
 }
 
+// A step that ended while its stack was being taken was reported with the stack
+// of whatever the loop did next.
+func TestWatchdogReportsNoStackOfAnotherStep(t *testing.T) {
+	var reports []StepReport
+	w := &watchdog{threshold: time.Nanosecond, report: func(r StepReport) { reports = append(reports, r) }}
+	task := newTestLoop(t).Spawn(new(fake))
+	w.stack = func(uint64) []byte {
+		w.End()
+		w.Begin(task)
+		return []byte("goroutine 7 [running]:")
+	}
+	w.Begin(task)
+	w.look()
+	require.Len(t, reports, 1)
+	assert.Equal(t, "*stepio.fake(?)", reports[0].Chain)
+	assert.Empty(t, reports[0].Stack)
+	w.look()
+	assert.True(t, reports[1].Ended, "that of the first step")
+	assert.False(t, reports[2].Ended, "the second")
+}
+
+// What a task is asked and how it is closed after its step, because it is idle,
+// was not watched.
+func TestWatchdogReportsAnIdleThatBlocks(t *testing.T) {
+	w, reports := newWatchedLoop(t, 5*time.Millisecond)
+	release := make(chan struct{})
+	w.Spawn(&slowIdle{release: release})
+	w.run()
+	result := shutDown(forTest(t), w.Loop)
+	r := got(t, reports)
+	assert.Equal(t, "*stepio.slowIdle(?)", r.Chain)
+	assert.Contains(t, string(r.Stack), "(*slowIdle).Idle")
+	close(release)
+	assert.True(t, got(t, reports).Ended)
+	assert.NoError(t, got(t, result))
+}
+
+// slowIdle thinks about whether it is idle.
+type slowIdle struct {
+	fake
+	release chan struct{}
+}
+
+func (s *slowIdle) Idle() bool {
+	<-s.release
+	return true
+}
+
 // A step that ends between two looks is reported all the same, and so is one
 // that panics.
 func TestWatchdogReportsAStepThatHasEnded(t *testing.T) {
@@ -138,16 +186,25 @@ func TestWatchdogSurvivesAPanicOfItsReport(t *testing.T) {
 }
 
 func TestWatchdogHasAGoroutineOnlyWhenOn(t *testing.T) {
-	count := func(options ...LoopOption) int {
+	watchdogs := func() int {
+		all := make([]byte, 1<<20)
+		return strings.Count(string(all[:runtime.Stack(all, true)]), "(*watchdog).start.func1(")
+	}
+	gone := func() {
+		for watchdogs() > 0 {
+			runtime.Gosched()
+		}
+	}
+	count := func(options ...LoopOption) (n int) {
+		within(t, "those of earlier loops", gone)
 		w := newTestLoop(t, options...)
-		n := 0
-		require.NoError(t, w.Post(func() { n = runtime.NumGoroutine(); w.Stop() }))
+		require.NoError(t, w.Post(func() { n = watchdogs(); w.Stop() }))
 		require.NoError(t, w.Run())
 		return n
 	}
-	before := runtime.NumGoroutine()
-	assert.Equal(t, before, count())
-	assert.Equal(t, before+1, count(WithWatchdog(time.Second, func(StepReport) {})))
+	assert.Zero(t, count())
+	assert.Equal(t, 1, count(WithWatchdog(time.Second, func(StepReport) {})))
+	within(t, "its end", gone)
 }
 
 func TestWatchdogRefusesNonsense(t *testing.T) {

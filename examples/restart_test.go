@@ -249,3 +249,50 @@ func TestHTTPServerAnswersWhatIsUnderWay(t *testing.T) {
 	require.NoError(t, <-s.ended)
 	s.ended = nil
 }
+
+// A request that waits for its answer at the backend when the proxy is replaced
+// gets it, through the proxy that has passed it on; a client that waits for
+// nothing is told to come back.
+func TestProxyServerPassesOnTheAnswerItWaitsFor(t *testing.T) {
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer backend.Close()
+	proxy := program{name: "proxy_server", network: "tcp", needs: []string{"-backend", backend.Addr().String()}}
+	old := proxy.start(t, "-addr", "127.0.0.1:0", "-reuseport")
+	session := func(s *process) (client, server net.Conn) {
+		client = s.dial()
+		_, err := io.WriteString(client, "question")
+		require.NoError(t, err)
+		server, err = backend.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = server.Close() }) // the client's end is what counts
+		require.NoError(t, server.SetDeadline(time.Now().Add(patience)))
+		_, err = io.ReadFull(server, make([]byte, len("question")))
+		require.NoError(t, err)
+		return client, server
+	}
+	answer := func(client, server net.Conn) {
+		_, err := io.WriteString(server, "answer")
+		require.NoError(t, err)
+		got := make([]byte, len("answer"))
+		_, err = io.ReadFull(client, got)
+		require.NoError(t, err)
+		assert.Equal(t, "answer", string(got))
+	}
+	waiting, asked := session(old)
+	idle, server := session(old)
+	answer(idle, server)
+	next := proxy.start(t, "-addr", old.addr.String(), "-reuseport")
+	require.NoError(t, old.cmd.Process.Signal(syscall.SIGTERM))
+	rest, err := io.ReadAll(idle)
+	require.NoError(t, err)
+	assert.Empty(t, rest)
+	answer(waiting, asked) // long after the signal
+	rest, err = io.ReadAll(waiting)
+	require.NoError(t, err)
+	assert.Empty(t, rest)
+	require.NoError(t, <-old.ended)
+	old.ended = nil
+	assert.Empty(t, old.stderr.String())
+	answer(session(next))
+}

@@ -5,6 +5,11 @@ import "math"
 // The budget of a step: how many operations it may begin, and how many bytes
 // they may have moved when it begins one. So no peer keeps the scheduler to
 // itself, whatever its task does.
+//
+// An operation that finds that it would block is given back: so a step that is
+// refused has got something done, and a task that can't go on waits, whatever the
+// number of descriptors that it has tried. Else it would be queued at once, to
+// try the same ones again and never those behind them.
 
 // Admit begins an operation of the current step and reports whether the step's
 // budget allows it. When it does not, the operation would block, and the task
@@ -18,6 +23,9 @@ func (s *Scheduler) Admit() bool {
 	s.ops--
 	return true
 }
+
+// Refund gives back the operation that Admit began last: it would block.
+func (s *Scheduler) Refund() { s.ops++ }
 
 // Spend takes n bytes from the step's budget.
 func (s *Scheduler) Spend(n int) { s.bytes -= n }

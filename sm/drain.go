@@ -1,5 +1,7 @@
 package sm
 
+import "slices"
+
 // Draining: the part of a graceful shutdown that frames take part in.
 //
 // Drain resumes every task once, which is a resume like any other, and from
@@ -22,6 +24,11 @@ package sm
 // scheduler drains. Idle reports whether nothing would be lost by that now. It is
 // called on the scheduler's goroutine, only while draining and while the task
 // waits, and must not change anything.
+//
+// It is asked after steps only: who becomes idle by what another task does, or by
+// the passing of time, has to be woken for it, or to wait until then. What other
+// goroutines have queued for it, Idle must look at: a wake that comes after the
+// question finds a task that has ended.
 type Idler interface {
 	Idle() bool
 }
@@ -62,8 +69,10 @@ func (t *Task) quiet() bool {
 	if t.extra == nil || t.extra.kin == nil {
 		return true
 	}
-	for _, n := range t.extra.kin.owned {
-		for _, child := range n.tasks {
+	// The youngest first: after Drain they are stepped in the order of their age, so
+	// the first that is looked at has something to do, until all have had their step.
+	for _, n := range slices.Backward(t.extra.kin.owned) {
+		for _, child := range slices.Backward(n.tasks) {
 			if child.phase != phaseEnded && !child.quiet() {
 				return false
 			}
@@ -74,11 +83,12 @@ func (t *Task) quiet() bool {
 
 // endIdle ends a root task that is idle. A panic of its Idle is its own.
 func (s *Scheduler) endIdle(t *Task) {
-	if !t.quiet() {
+	f, ok := t.frame.(Idler)
+	if !ok || !t.quiet() {
 		return
 	}
 	s.current = t
-	if f, ok := t.frame.(Idler); ok && f.Idle() {
+	if f.Idle() {
 		s.finish(t, ErrDestroyed, endDestroyed)
 	}
 	s.current = nil

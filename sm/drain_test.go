@@ -361,3 +361,27 @@ type nobody struct{}
 
 func (nobody) Begin(*sm.Task) {}
 func (nobody) End()           {}
+
+// Draining a task that runs very many others side by side, a child at a time: it
+// is asked after a step of each.
+func BenchmarkDrainOfManyChildren(b *testing.B) {
+	const children = 20_000
+	for b.Loop() {
+		b.StopTimer()
+		s := sm.NewScheduler(sm.Config{})
+		frames := make([]sm.Frame, children)
+		for i := range frames {
+			frames[i] = &fake{step: func(*sm.Task) sm.Await { return sm.Park }}
+		}
+		s.Spawn(newFamily(frames...))
+		for s.Turn() > 0 {
+		}
+		b.StartTimer()
+		s.Drain()
+		for s.Turn() > 0 {
+		}
+		if s.Live() != 0 {
+			b.Fatal("not drained")
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
@@ -44,11 +45,18 @@ func (t *Task) Chain() string {
 }
 
 func chainText(root Frame) string {
-	var links []string
-	for _, l := range chainOf(root) {
-		links = append(links, l.frame+"("+l.state+")")
+	var text strings.Builder
+	text.Grow(128) // most chains are shorter
+	for i, l := range chainOf(root) {
+		if i > 0 {
+			text.WriteString(" > ")
+		}
+		text.WriteString(l.frame)
+		text.WriteByte('(')
+		text.WriteString(l.state)
+		text.WriteByte(')')
 	}
-	return strings.Join(links, " > ")
+	return text.String()
 }
 
 // innermost is the last link of frame's chain.
@@ -69,7 +77,7 @@ const (
 )
 
 func chainOf(root Frame) []link {
-	var chain []link
+	chain := make([]link, 0, 4)
 	frame := root
 	for callees := 0; frame != nil && callees < maxCallees; callees++ {
 		state, callee, _ := inspect(frame)
@@ -116,8 +124,8 @@ func inspect(frame Frame) (state string, callee Frame, active bool) {
 	}
 	v = v.Elem()
 	state = "?"
-	if f, ok := v.Type().FieldByName("state"); ok {
-		if f, err := v.FieldByIndexErr(f.Index); err == nil { // else in an embedded struct that is nil
+	if index := stateField(v.Type()); index != nil {
+		if f, err := v.FieldByIndexErr(index); err == nil { // else in an embedded struct that is nil
 			state, active = stateName(f)
 		}
 	}
@@ -125,6 +133,19 @@ func inspect(frame Frame) (state string, callee Frame, active bool) {
 		return state, nil, false
 	}
 	return state, activeChild(v), active
+}
+
+// stateFields has what stateField has found: looking for a field allocates.
+var stateFields sync.Map
+
+// stateField is where a struct has the field named state; nil when it has none.
+func stateField(t reflect.Type) []int {
+	if index, ok := stateFields.Load(t); ok {
+		return index.([]int)
+	}
+	f, _ := t.FieldByName("state")
+	stateFields.Store(t, f.Index)
+	return f.Index
 }
 
 // stateName renders a copy of the enum's value, so that its String method can

@@ -1,24 +1,11 @@
 package sm
 
-import (
-	"flag"
-	"math/rand/v2"
-	"testing"
-)
+import "github.com/stepio-go/stepio/internal/testseed"
 
 // What the tests of both packages share.
 
-var seed = flag.Uint64("seed", 0, "seed of the random tests, as a failed one printed it; 0: a new one each")
-
 // SeededRand is the random source of one test. A failed test prints its seed.
-func SeededRand(t testing.TB) *rand.Rand {
-	s := *seed
-	if s == 0 {
-		s = rand.Uint64()
-	}
-	t.Logf("again with: -run '^%s$' -seed %d", t.Name(), s)
-	return rand.New(rand.NewPCG(s, s))
-}
+var SeededRand = testseed.Rand
 
 // WakeQueueLen is how many wakes wait for the next turn.
 func (s *Scheduler) WakeQueueLen() int {

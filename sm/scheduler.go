@@ -45,7 +45,8 @@ type Config struct {
 	// is spawned twice panics even when it does not embed Returns.
 	Check bool
 	// MaxOps and MaxBytes are the budget of one step: how many operations it
-	// may begin, and how many bytes they may have moved when it begins one.
+	// may begin, not counting those that would block, and how many bytes they may
+	// have moved when it begins one.
 	// 0: DefaultMaxOps and DefaultMaxBytes.
 	MaxOps, MaxBytes int
 }
@@ -371,6 +372,10 @@ func (s *Scheduler) nowNanos() int64 {
 	}
 	return s.now
 }
+
+// Elapse says that time has passed since Now was asked for, outside of a turn:
+// the next Now reads the clock anew.
+func (s *Scheduler) Elapse() { s.timed = false }
 
 // Scratch lends the buffer that Task.Scratch lends.
 func (s *Scheduler) Scratch() []byte {

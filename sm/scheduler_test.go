@@ -166,6 +166,31 @@ func TestSchedulerBudgetNotExceededLetsATaskWait(t *testing.T) {
 	assert.True(t, task.Ended(), "done is done")
 }
 
+// What is given back is there for the next operation, so a step whose operations
+// would all block is not queued for its budget.
+func TestSchedulerRefund(t *testing.T) {
+	w := newWorldOf(t, sm.Config{MaxOps: 1})
+	f := &fake{step: func(*sm.Task) sm.Await {
+		for range 100 {
+			assert.True(t, w.Admit())
+			w.Refund()
+		}
+		return sm.Park
+	}}
+	w.Spawn(f)
+	w.turns(3)
+	assert.Equal(t, 1, f.steps)
+	spender := &fake{step: func(*sm.Task) sm.Await {
+		assert.True(t, w.Admit())
+		w.Refund()
+		assert.True(t, w.Admit())
+		assert.False(t, w.Admit())
+		return sm.Done
+	}}
+	w.Spawn(spender)
+	w.turns(1)
+}
+
 func TestSchedulerHasNoBudgetOutsideAStep(t *testing.T) {
 	w := newWorldOf(t, sm.Config{MaxOps: 1, MaxBytes: 1})
 	outside := func() {

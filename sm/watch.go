@@ -6,8 +6,9 @@ type Watcher interface {
 	// Begin is called before a step of t, with everything about t in order: the
 	// last time that its frames can be looked at before the step is over.
 	Begin(t *Task)
-	// End is called after the step, also when it has panicked. The task may have
-	// ended.
+	// End is called after the step, and what follows it at once: the end of the
+	// task, and while draining the question whether it is idle. It is called also
+	// when one of them has panicked. The task may have ended.
 	End()
 }
 
@@ -15,16 +16,12 @@ type Watcher interface {
 // pays one branch a step for the two.
 func (s *Scheduler) stepAttended(t *Task) {
 	root := t.root() // before the step: a child that ends is nobody's any more
-	s.stepWatched(t)
-	if s.draining {
-		s.endIdle(root)
-	}
-}
-
-func (s *Scheduler) stepWatched(t *Task) {
 	if s.watch != nil {
 		s.watch.Begin(t)
 		defer s.watch.End()
 	}
 	s.step(t)
+	if s.draining {
+		s.endIdle(root)
+	}
 }

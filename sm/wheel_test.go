@@ -35,65 +35,134 @@ func (m *model) remove(t *timer) {
 	m.timers = slices.Delete(m.timers, slices.Index(m.timers, t), slices.Index(m.timers, t)+1)
 }
 
-// wheelOps runs operations, two bytes each, on a wheel and on the model.
+// wheelRun is a wheel and its model, which have had the same operations.
+type wheelRun struct {
+	t     *testing.T
+	ops   []byte // that are left, two bytes each
+	w     *wheel
+	m     *model
+	now   int64
+	fired *timer // the last one
+}
+
+// wheelOps runs operations on a wheel and on the model.
 func wheelOps(t *testing.T, ops []byte) {
 	ops = ops[:min(len(ops), 2000)] // more finds no more, and takes the fuzzer's time
-	w := new(wheel)
-	m := &model{rank: make(map[*timer]int64)}
-	now := int64(0)
-	advance := func(to int64) {
-		now = to
-		for x := w.expired(now); x != nil; x = w.expired(now) {
-			require.NotEmpty(t, m.timers)
-			require.Same(t, m.timers[0], x, "not the earliest")
-			require.LessOrEqual(t, x.tick, now, "fired early")
-			require.False(t, x.set())
-			m.timers = m.timers[1:]
-		}
-		if len(m.timers) > 0 {
-			require.Greater(t, m.timers[0].tick, now, "a timer was forgotten")
-		}
-	}
-	for ; len(ops) >= 2; ops = ops[2:] {
-		arg := int64(ops[1])
-		// Distances of every magnitude: 0..15 shifted by up to 40 bits.
-		distance := (arg & 15) << (arg >> 4 * 5 / 2)
-		switch ops[0] % 6 {
-		case 0, 1, 2: // set a timer
-			x := &timer{tick: now + distance}
-			m.add(w, x)
-			w.add(x)
-		case 3: // set one that has passed
-			x := &timer{tick: max(0, now-distance)}
-			m.add(w, x)
-			w.add(x)
-		case 4: // cancel one
-			if len(m.timers) > 0 {
-				x := m.timers[int(arg)%len(m.timers)]
-				m.remove(x)
-				w.remove(x)
-				require.False(t, x.set())
-			}
-		case 5:
-			advance(now + distance)
-		}
-		require.Equal(t, len(m.timers), w.count)
-		tick, ok := w.next()
-		require.Equal(t, len(m.timers) > 0, ok)
-		if ok {
-			require.LessOrEqual(t, tick, m.rank[m.timers[0]], "next is later than the earliest timer")
-			require.GreaterOrEqual(t, tick, w.now)
-		}
+	r := &wheelRun{t: t, ops: ops, w: new(wheel), m: &model{rank: make(map[*timer]int64)}}
+	for len(r.ops) >= 2 {
+		r.operate()
+		r.compare()
 	}
 	// Going from one next to the next reaches every timer, with few stops.
-	for stops := 0; w.count > 0; stops++ {
+	for stops := 0; r.w.count > 0; stops++ {
 		require.Less(t, stops, 10_000_000)
-		tick, _ := w.next()
-		advance(max(now, tick))
+		tick, _ := r.w.next()
+		r.advance(max(r.now, tick), false)
 	}
-	require.Empty(t, m.timers)
-	assert.Zero(t, w.occupied)
-	assert.Nil(t, w.due)
+	require.Empty(t, r.m.timers)
+	assert.Zero(t, r.w.occupied)
+	assert.Nil(t, r.w.due)
+}
+
+// take takes an operation, and the distance in its second byte: of every
+// magnitude, 0..15 shifted by up to 40 bits.
+func (r *wheelRun) take() (op byte, arg, distance int64) {
+	op, arg = r.ops[0], int64(r.ops[1])
+	r.ops = r.ops[2:]
+	return op, arg, (arg & 15) << (arg >> 4 * 5 / 2)
+}
+
+func (r *wheelRun) operate() {
+	op, arg, distance := r.take()
+	switch op % 8 {
+	case 0, 1, 2: // set a timer
+		r.set(new(timer), r.now+distance)
+	case 3: // set one that has passed
+		r.set(new(timer), r.now-distance)
+	case 4:
+		r.cancel(arg)
+	case 5:
+		r.advance(r.now+distance, false)
+	case 6: // move one, to the future or to the past
+		if x := r.cancel(arg >> 1); x != nil {
+			r.set(x, r.now+(arg&1*2-1)*distance)
+		}
+	case 7:
+		r.advance(r.now+distance, true)
+	}
+}
+
+// meddle is an operation between two timers that fire.
+func (r *wheelRun) meddle() {
+	if len(r.ops) < 2 {
+		return
+	}
+	op, arg, distance := r.take()
+	switch op % 6 {
+	case 0: // at the instant of those that are firing, for one
+		r.set(new(timer), r.now+distance)
+	case 1:
+		r.set(new(timer), r.now-distance)
+	case 2:
+		r.cancel(arg)
+	case 3: // the one that has just fired
+		r.set(r.fired, r.now+1+distance)
+	case 4:
+		if x := r.cancel(arg); x != nil {
+			r.set(x, r.now-distance)
+		}
+	case 5:
+	}
+}
+
+func (r *wheelRun) set(x *timer, tick int64) {
+	x.tick = min(max(0, tick), lastTick)
+	r.m.add(r.w, x)
+	r.w.add(x)
+}
+
+// cancel cancels a timer, and returns it, where there is one.
+func (r *wheelRun) cancel(which int64) *timer {
+	if len(r.m.timers) == 0 {
+		return nil
+	}
+	x := r.m.timers[int(which)%len(r.m.timers)]
+	r.m.remove(x)
+	r.w.remove(x)
+	require.False(r.t, x.set())
+	return x
+}
+
+// lastTick is the last one that a deadline has, and the clock.
+var lastTick = tickOf(math.MaxInt64)
+
+// advance fires what has passed, in the model's order.
+func (r *wheelRun) advance(to int64, meddled bool) {
+	to = min(to, lastTick)
+	r.now = to
+	for x := r.w.expired(to); x != nil; x = r.w.expired(to) {
+		require.NotEmpty(r.t, r.m.timers)
+		require.Same(r.t, r.m.timers[0], x, "not the earliest")
+		require.LessOrEqual(r.t, x.tick, to, "fired early")
+		require.False(r.t, x.set())
+		r.m.timers = r.m.timers[1:]
+		if r.fired = x; meddled {
+			r.meddle()
+		}
+	}
+	if len(r.m.timers) > 0 {
+		require.Greater(r.t, r.m.timers[0].tick, to, "a timer was forgotten")
+	}
+}
+
+func (r *wheelRun) compare() {
+	require.Equal(r.t, len(r.m.timers), r.w.count)
+	tick, ok := r.w.next()
+	require.Equal(r.t, len(r.m.timers) > 0, ok)
+	if ok {
+		require.LessOrEqual(r.t, tick, r.m.rank[r.m.timers[0]], "next is later than the earliest timer")
+		require.GreaterOrEqual(r.t, tick, r.w.now)
+	}
 }
 
 func TestWheelAgainstASortedList(t *testing.T) {
@@ -109,9 +178,11 @@ func TestWheelAgainstASortedList(t *testing.T) {
 
 func FuzzWheel(f *testing.F) {
 	f.Add([]byte{})
-	f.Add([]byte{0, 1, 0, 1, 5, 1})                         // the same instant twice
-	f.Add([]byte{0, 0, 3, 0xff, 5, 0})                      // at once, and past
-	f.Add([]byte{0, 0xff, 5, 0xf7, 0, 0x01, 4, 1, 5, 0xff}) // far, nearer, cancelled
+	f.Add([]byte{0, 1, 0, 1, 5, 1})                                           // the same instant twice
+	f.Add([]byte{0, 0, 3, 0xff, 5, 0})                                        // at once, and past
+	f.Add([]byte{0, 0xff, 5, 0xf7, 0, 0x01, 4, 1, 5, 0xff})                   // far, nearer, cancelled
+	f.Add([]byte{0, 1, 0, 1, 0, 1, 0, 2, 7, 2, 2, 1, 3, 8, 0, 0, 1, 4, 4, 0}) // meddled with while they fire
+	f.Add([]byte{0, 0xff, 6, 1, 6, 0, 0, 0x33, 6, 3, 5, 0xff})                // moved, to the future and to the past
 	f.Add([]byte{0, 0x5f, 0, 0x4f, 5, 0x4e, 0, 0x41, 5, 0x5f, 5, 0xff})
 	f.Fuzz(wheelOps)
 }

@@ -138,19 +138,12 @@ func TestConnRefusesAndCloses(t *testing.T) {
 func TestConnAcceptsWhatIsOddButSound(t *testing.T) {
 	s := serveBuiltIn(t)
 	for _, c := range accepted {
-		body := "" // that the head announces
-		switch {
-		case c.want.expects || c.want.length > 0:
-			body = strings.Repeat("x", int(c.want.length))
-		case c.want.length < 0:
-			body = "0\r\n\r\n"
-		}
 		want := 2
 		if c.want.closes {
 			want = 1
 		}
 		t.Run(c.name, func(t *testing.T) {
-			all := parse(t, s.talkOut(c.head+body+get))
+			all := parse(t, s.talkOut(c.head+c.want.body()+get))
 			require.Len(t, all, want)
 			assert.Less(t, all[0].status, 406)
 		})
@@ -377,7 +370,6 @@ func TestConnSendsLargeContentInOrder(t *testing.T) {
 func TestConnContinuesWhenExpected(t *testing.T) {
 	s := serveBuiltIn(t)
 	const head = "POST /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\n"
-	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 	t.Run("a client that waits is told to go on, after the earlier answers", func(t *testing.T) {
 		c := s.dial()
 		tell(t, c, get+head+"Content-Length: 5\r\n\r\n")
@@ -641,4 +633,24 @@ func TestConnThatIsResetEndsAloneInEveryState(t *testing.T) {
 		})
 	}
 	require.NoError(t, witness.Close())
+}
+
+// A client that reads slowly, or not at all, has the rest of an answer wait where
+// it costs nothing: the kernel's buffers grow to 4 MiB a connection, which all
+// connections of the machine have to share.
+func TestConnKeepsLittleInTheKernelForAClientThatDoesNotRead(t *testing.T) {
+	const size = 32 << 20
+	s := serve(t, siteOf(t, fstest.MapFS{"large.bin": {Data: make([]byte, size)}}), quick)
+	client := s.dial()
+	require.NoError(t, client.SetReadBuffer(4<<10))
+	tell(t, client, "GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+	s.await(func() bool {
+		return len(s.conns) == 1 && s.conns[0].state == connContent && s.conns[0].out.Pending() > 0
+	}, "nothing waits")
+	s.settle()
+	s.onLoop(func() {
+		assert.LessOrEqual(t, size-s.conns[0].out.Pending(), 1<<20, "bytes in the kernel's buffers, those of the client included")
+	})
+	require.NoError(t, client.SetLinger(0))
+	require.NoError(t, client.Close())
 }

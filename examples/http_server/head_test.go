@@ -147,6 +147,14 @@ type parsed struct {
 	expects bool
 }
 
+// body is what such a head announces.
+func (p parsed) body() string {
+	if p.length < 0 {
+		return "0\r\n\r\n"
+	}
+	return strings.Repeat("x", int(p.length))
+}
+
 // ofSize is a sound head of n bytes.
 func ofSize(n int) string {
 	const start, end = "GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n"

@@ -9,6 +9,7 @@ package main
 
 import (
 	"flag"
+	"log"
 	"net/netip"
 
 	"github.com/stepio-go/stepio"
@@ -25,6 +26,9 @@ func main() {
 			return netip.AddrPort{}, err
 		}
 		return s.ListenTCP(func(l *stepio.Loop, ln *stepio.TCPListener) {
+			if err := limitUnsent(ln); err != nil {
+				log.Printf("slow clients may use more memory: %v", err)
+			}
 			l.Spawn(newServe(ln, newServer(site, defaultLimits)))
 		})
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio"
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -37,6 +39,13 @@ const asServer = "HTTP_SERVER_TEST_MAIN"
 func TestMain(m *testing.M) {
 	if os.Getenv(asServer) != "" {
 		main()
+		return
+	}
+	if os.Getenv(asCrowd) != "" {
+		if err := crowdMain(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	flag.Parse()
@@ -63,6 +72,8 @@ type service struct {
 	group *stepio.Group
 	addr  string
 	conns []*conn // every one that was accepted; the loop's
+
+	server *server // the loop's
 }
 
 // quick are limits that no test runs into by accident, and that end a test that
@@ -89,10 +100,11 @@ func serve(t testing.TB, site *site, limits limits) *service {
 	s.onLoop(func() {
 		ln, err := stepio.ListenTCP(s.loop, netip.MustParseAddrPort("127.0.0.1:0"), stepio.ListenOptions{})
 		require.NoError(t, err)
+		require.NoError(t, limitUnsent(ln))
 		s.addr = ln.Addr().String()
-		server := newServer(site, limits)
+		s.server = newServer(site, limits)
 		s.loop.Spawn(stepio.NewServe(ln, func(sock *stepio.TCPConn) sm.Frame {
-			c := &conn{sock: sock, server: server}
+			c := &conn{sock: sock, server: s.server}
 			s.conns = append(s.conns, c)
 			return c
 		}))
@@ -237,19 +249,17 @@ func statuses(all []response) []int {
 	return list
 }
 
-// command is the server as a process of its own.
-func command(t *testing.T, args ...string) *exec.Cmd {
+// command is the server as a process of its own, for at most as long as ctx.
+func command(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	return cmd
 }
 
-func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(dir+"/note.txt", []byte("a note"), 0o600))
-	cmd := command(t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
+// listening starts the server and returns the address that it listens on.
+func listening(t *testing.T, cmd *exec.Cmd) (addr string) {
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -257,7 +267,14 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 	require.NoError(t, err)
 	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
 	require.True(t, ok, line)
+	return addr
+}
 
+func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(dir+"/note.txt", []byte("a note"), 0o600))
+	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-loops", "2", "-static", dir)
+	addr := listening(t, cmd)
 	resp, err := http.Get("http://" + addr + "/note.txt")
 	require.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)
@@ -265,7 +282,7 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, "a note", string(body))
 
-	second := command(t, "-addr", addr)
+	second := command(t.Context(), t, "-addr", addr)
 	out, err := second.CombinedOutput()
 	require.Error(t, err)
 	assert.Equal(t, 1, second.ProcessState.ExitCode(), "the address is taken")
@@ -276,7 +293,7 @@ func TestMainServesADirectoryUntilItIsStopped(t *testing.T) {
 }
 
 func TestMainRefusesADirectoryThatIsNotThere(t *testing.T) {
-	cmd := command(t, "-addr", "127.0.0.1:0", "-static", t.TempDir()+"/missing")
+	cmd := command(t.Context(), t, "-addr", "127.0.0.1:0", "-static", t.TempDir()+"/missing")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
 	assert.Equal(t, 1, cmd.ProcessState.ExitCode())

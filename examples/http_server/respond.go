@@ -11,7 +11,7 @@ import (
 // server is what the connections of one loop share: the loop runs one of them
 // at a time, so there is one of each buffer, and no lock.
 type server struct {
-	site   *site
+	route  func(*http.Request) *answer // the site's; a test may have its own
 	limits limits
 
 	head   bytes.Reader  // over the head that is being parsed
@@ -23,7 +23,7 @@ type server struct {
 }
 
 func newServer(site *site, limits limits) *server {
-	s := &server{site: site, limits: limits, batch: make([]byte, 0, fullBatch)}
+	s := &server{route: site.route, limits: limits, batch: make([]byte, 0, fullBatch)}
 	s.reader = bufio.NewReaderSize(&s.head, maxHead) // so that it holds any head's longest line
 	return s
 }
@@ -88,7 +88,7 @@ func (s *server) answer(batch []byte, now time.Time, req *http.Request, last boo
 	case !req.ProtoAtLeast(1, 1):
 		connection = staysForOld
 	}
-	a := s.site.route(req)
+	a := s.route(req)
 	batch = s.appendHead(batch, a, now, connection)
 	switch {
 	case req.Method == http.MethodHead:

@@ -16,6 +16,7 @@ import (
 type backend struct {
 	addr     string                           // host, perhaps a name, and port
 	patience time.Duration                    // for resolving and connecting, for each client
+	quiet    time.Duration                    // without a word, and a session is idle: see session.Idle
 	pool     *stepio.Pool                     // resolves the name; one worker will do
 	ctx      context.Context                  // ends when the server does
 	logf     func(format string, args ...any) // any goroutine

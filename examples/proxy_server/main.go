@@ -33,6 +33,7 @@ func main() {
 		to := &backend{
 			addr:     *addr,
 			patience: *patience,
+			quiet:    time.Second,
 			pool:     s.Resolver(),
 			ctx:      s.Context,
 			logf:     log.New(os.Stderr, filepath.Base(os.Args[0])+": ", log.LstdFlags).Printf,

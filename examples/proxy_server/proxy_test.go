@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio"
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -67,7 +68,7 @@ func newProxy(t *testing.T, addr string, dialPatience time.Duration) *proxy {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.loop = loop
-	p.to = &backend{addr: addr, patience: dialPatience, pool: p.pool, ctx: ctx, logf: p.logf}
+	p.to = &backend{addr: addr, patience: dialPatience, quiet: 50 * time.Millisecond, pool: p.pool, ctx: ctx, logf: p.logf}
 	ln, err := stepio.ListenTCP(loop, netip.MustParseAddrPort("127.0.0.1:0"), stepio.ListenOptions{})
 	require.NoError(t, err)
 	p.addr = ln.Addr()

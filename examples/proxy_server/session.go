@@ -20,6 +20,8 @@ import (
 // a reset, reaches both ends as a reset: an end of input would tell the other
 // one that it has got everything. What was not delivered by then is lost, as it
 // is when a connection without a proxy is reset.
+//
+// When the server shuts down, who waits for an answer gets it: see Idle.
 type session struct {
 	client  *stepio.TCPConn
 	to      *backend
@@ -28,6 +30,8 @@ type session struct {
 	up      way // from the client to the server
 	down    way // and back
 	ways    sm.All
+	heard   time.Time // when bytes last came from either end, or when both were connected
+	asked   bool      // they were the client's
 	state   sessionState
 }
 
@@ -61,12 +65,16 @@ func (s *session) Step(t *sm.Task) sm.Await {
 			s.connect, s.server = nil, server
 			keepAlive(s.client)
 			keepAlive(s.server)
-			s.up.start(s.server, s.client, &s.down)
-			s.down.start(s.client, s.server, &s.up)
+			s.up.start(s, s.server, s.client, &s.down)
+			s.down.start(s, s.client, s.server, &s.up)
+			s.heard = t.Now()
 			s.ways.Start(&s.up, &s.down)
 			s.state = sessionPassing
 		case sessionPassing:
 			if a := s.ways.Step(t); a.Pending() {
+				if t.Draining() {
+					return a.Until(s.nextLook(t.Now())) // after each step it is asked whether it is idle
+				}
 				return a
 			}
 			if s.ways.Err() != nil {
@@ -80,11 +88,25 @@ func (s *session) Step(t *sm.Task) sm.Await {
 	}
 }
 
-// Idle is true while there is nothing to be passed on: see sm.Idler. What the
-// two ends say to each other is theirs, so nobody here knows whether one of them
-// still waits for an answer.
+// Idle is true while nobody seems to wait for anything: see sm.Idler. What the two
+// ends say to each other is theirs, so this is a guess: that the server has had
+// the last word, or nobody has said one, and that it was some time ago, in case
+// the rest of an answer or another question is on its way. Who has asked and got
+// no answer is not idle, nor is a session that one end has ended its part of. They
+// go on until they end, or until the deadline.
 func (s *session) Idle() bool {
-	return s.state == sessionPassing && s.up.copy.Pending() == 0 && s.down.copy.Pending() == 0
+	return s.state == sessionPassing && !s.asked &&
+		s.up.state == wayCopying && s.down.state == wayCopying &&
+		s.up.copy.Pending() == 0 && s.down.copy.Pending() == 0 &&
+		!s.client.Loop().Now().Before(s.heard.Add(s.to.quiet))
+}
+
+// nextLook is when the session may have become idle, at the earliest.
+func (s *session) nextLook(now time.Time) time.Time {
+	if when := s.heard.Add(s.to.quiet); when.After(now) {
+		return when
+	}
+	return now.Add(s.to.quiet)
 }
 
 // Close releases the two connections, and what it takes to get the second. The
@@ -123,7 +145,9 @@ func abort(conn *stepio.TCPConn) { _ = conn.SetLinger(0) }
 // time while dst takes nothing, and after the end of input until the other way
 // has ended as well.
 type way struct {
+	session  *session
 	copy     stepio.Copy
+	heard    int64 // how many bytes src had sent when it was last looked at
 	dst, src *stepio.TCPConn
 	other    *way
 	task     *sm.Task
@@ -144,8 +168,8 @@ func (s wayState) String() string { return [...]string{"wayCopying", "wayEnded"}
 // lookEvery is how long a reset may stay unseen.
 const lookEvery = 500 * time.Millisecond
 
-func (w *way) start(dst, src *stepio.TCPConn, other *way) {
-	*w = way{dst: dst, src: src, other: other}
+func (w *way) start(s *session, dst, src *stepio.TCPConn, other *way) {
+	*w = way{session: s, dst: dst, src: src, other: other}
 	w.copy.Start(dst, src)
 }
 
@@ -154,6 +178,10 @@ func (w *way) Step(t *sm.Task) sm.Await {
 		switch w.state {
 		case wayCopying:
 			a := w.copy.Step(t)
+			if n, _ := w.copy.Result(); n > w.heard {
+				w.heard = n
+				w.session.heard, w.session.asked = t.Now(), w.src == w.session.client
+			}
 			if a.Pending() {
 				if a.Dir() == sm.Write {
 					return w.watch(t, a)

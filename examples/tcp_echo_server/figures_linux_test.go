@@ -28,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio/examples/internal/built"
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 )
 
 const messageSize = 64

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio"
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 	"github.com/stepio-go/stepio/sm"
 )
 

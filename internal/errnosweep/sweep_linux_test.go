@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 )
 
 var (

@@ -61,20 +61,20 @@ var mutations = []mutation{
 		"\t\tc.drop(c.value)\n", ""},
 	{"descriptor of a failed dial kept", "dial.go",
 		"\t\t\t_ = d.conn.Close() // the attempt's error is the one to return\n", ""},
-}
-
-// gaps are those that the simulation is known not to catch. They do not
-// make the command fail.
-var gaps = []mutation{
 	{"edge of a stopped write lost", "slots.go",
 		"\t\ts.edges |= sm.Write\n", "\t\ts.edges |= 0\n"},
-	// Nothing resumes a task from within its own step here, but what it sees in that step.
 	{"wake of a running task lost", "sm/scheduler.go",
 		"\t\tt.flags |= flagAgain\n", ""},
-	// A stream that was reset may end in any way: the model does not ask for the error.
 	{"error after data dropped", "tcp.go",
 		"\t\t\tc.postpone(err)\n", ""},
-	// Every acceptor here tries before it waits.
 	{"accept forgets the edge when it rests", "listen.go",
 		"\t\t\ts.readStopped() // the connection waits on, and makes no second edge\n", ""},
+	{"write that would block is charged", "tcp.go",
+		"\t\tif n == 0 {\n\t\t\tl.sched.Refund()\n\t\t}\n", ""},
+	{"wake taken, and its task not resumed", "sm/scheduler.go",
+		"\t\t\tt.flags |= flagWoken\n\t\t\ts.resume(t)\n", "\t\t\tt.flags |= flagWoken\n"},
+	{"timer of a destroyed task left", "sm/ending.go",
+		"\tif t.extra != nil && t.extra.set() {\n\t\ts.wheel.remove(&t.extra.timer)\n\t}\n", ""},
+	{"trigger mode switched, and not remembered", "slots.go",
+		"\tif !sameMode {\n\t\ts.edges = 0\n\t\ts.flags ^= slotEdge\n", "\tif !sameMode {\n\t\ts.edges = 0\n"},
 }

@@ -28,6 +28,7 @@ func (k *Kernel) ReceiveFrom(fd, room int) (data []byte, from netip.AddrPort, tr
 	if errno == 0 {
 		data, from, truncated, errno = k.receive(f, room)
 	}
+	k.moved(errno)
 	k.trace("recvfrom", fd, room, errno, data)
 	return data, from, truncated, errno
 }
@@ -37,7 +38,6 @@ func (k *Kernel) receive(f *file, room int) ([]byte, netip.AddrPort, bool, sysca
 	if k.draw(Interrupted) {
 		return nil, none, false, syscall.EINTR
 	}
-	k.Moves++
 	switch {
 	case f.err != 0:
 		errno := f.err
@@ -62,6 +62,7 @@ func (k *Kernel) SendTo(fd int, data []byte, to netip.AddrPort) syscall.Errno {
 	if errno == 0 {
 		errno = k.transmit(f, data, to)
 	}
+	k.moved(errno)
 	k.trace("sendto", fd, int(to.Port()), errno, data)
 	return errno
 }
@@ -70,7 +71,6 @@ func (k *Kernel) transmit(f *file, data []byte, to netip.AddrPort) syscall.Errno
 	if k.draw(Interrupted) {
 		return syscall.EINTR
 	}
-	k.Moves++
 	size := len(data) + overhead
 	switch {
 	case f.err != 0:

@@ -63,6 +63,9 @@ func (k *Kernel) draw(f Fault) bool {
 	return true
 }
 
+// SetRate changes how often f is drawn from now on, of 1024.
+func (k *Kernel) SetRate(f Fault, rate uint32) { k.config.Rates[f] = rate }
+
 // Count notes that f has happened.
 func (k *Kernel) Count(f Fault) { k.Hits[f]++ }
 

@@ -42,7 +42,7 @@ type Kernel struct {
 	Violations []string    // what the code above must not have done
 	Ending     bool        // the poller is about to be closed: it need not be told what leaves it
 	Calls      int         // made
-	Moves      int         // those that move data or accept, but for the interrupted ones
+	Moves      int         // those that have moved data, accepted or failed: not the interrupted ones, nor those that would block
 
 	config    Config
 	rnd       *rand.Rand
@@ -135,6 +135,10 @@ func (k *Kernel) ID(fd int) int {
 	return k.files[fd].id
 }
 
+// Finished reports whether the end of the peer's output has come to fd: if not,
+// an end of input is that of a connection that was reset.
+func (k *Kernel) Finished(fd int) bool { return k.ID(fd) != 0 && k.files[fd].finished }
+
 // Share notes that others hold fd, too: its registration must be removed before
 // it is closed (epoll(7), question 6).
 func (k *Kernel) Share(fd int) { k.files[fd].shared = true }
@@ -158,6 +162,13 @@ func (k *Kernel) trace(call string, fd, result int, errno syscall.Errno, data []
 	k.sum = sum
 	if k.config.Trace != nil {
 		fmt.Fprintf(k.config.Trace, "%12v %s(%d) = %d %s\n", k.now, call, fd, result, name(errno))
+	}
+}
+
+// moved counts a call that is to move something.
+func (k *Kernel) moved(errno syscall.Errno) {
+	if errno != syscall.EAGAIN && errno != syscall.EINTR {
+		k.Moves++
 	}
 }
 
@@ -348,7 +359,7 @@ func (k *Kernel) LocalAddr(fd int) (netip.AddrPort, syscall.Errno) {
 // RemoteAddr is getpeername(2).
 func (k *Kernel) RemoteAddr(fd int) (netip.AddrPort, syscall.Errno) {
 	f, errno := k.file("getpeername", fd)
-	if errno == 0 && (!f.far.IsValid() || f.kind == syscall.SOCK_STREAM && f.state != established) {
+	if errno == 0 && (!f.far.IsValid() || f.kind == syscall.SOCK_STREAM && !f.connected()) {
 		errno = syscall.ENOTCONN
 	}
 	k.trace("getpeername", fd, 0, errno, nil)

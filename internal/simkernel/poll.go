@@ -341,15 +341,21 @@ func (k *Kernel) wait(room int, timeout time.Duration, report func(key uint64, r
 	}
 }
 
-// collect reports what is ready, at most room events.
+// collect reports what is ready, at most room events. What there was no room for
+// comes first the next time.
 func (k *Kernel) collect(room int, report func(key uint64, ready uint8)) (n int) {
 	items := k.ready
 	k.ready = nil
 	if len(items) > 1 && k.draw(ReorderedEvents) {
 		k.rnd.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
 	}
-	for _, r := range items {
-		if n == room || k.draw(DelayedEvent) {
+	var left []*registration
+	for i, r := range items {
+		if n == room {
+			left = items[i:]
+			break
+		}
+		if k.draw(DelayedEvent) {
 			k.ready = append(k.ready, r)
 			continue
 		}
@@ -361,6 +367,9 @@ func (k *Kernel) collect(room int, report func(key uint64, ready uint8)) (n int)
 			k.tell(r, ready, report)
 			n++
 		}
+	}
+	if len(left) > 0 {
+		k.ready = append(left, k.ready...)
 	}
 	late := k.stale[:0]
 	for _, e := range k.stale {

@@ -14,11 +14,13 @@ type stream struct {
 	state   streamState
 	peer    *file
 	out, in []byte
-	ended   bool // no more input: the peer's end has come, or SHUT_RD
+	ended   bool // no more input: the peer's end has come, SHUT_RD, or a reset
 	ending  bool // no more output
 	told    bool // the end of the output has arrived
 	moving  bool // out is in flight
 	abrupt  bool // close resets
+
+	finished bool // the peer's end has come
 
 	queue   []*file // of a listener
 	backlog int
@@ -52,8 +54,18 @@ func (k *Kernel) Listen(fd, backlog int) syscall.Errno {
 	return errno
 }
 
-// connect begins to connect f.
+// connect begins to connect f, or tells what has become of that.
 func (k *Kernel) connect(f *file) syscall.Errno {
+	switch f.state {
+	case connecting:
+		return syscall.EALREADY
+	case established:
+		return syscall.EISCONN
+	case broken:
+		errno := f.err
+		f.err = 0
+		return errno
+	}
 	f.state = connecting
 	switch {
 	case k.draw(Unanswered):
@@ -101,6 +113,10 @@ func (k *Kernel) establish(f *file) {
 	}
 }
 
+// connected reports whether f has a peer. When both have ended their output, the
+// connection is over.
+func (f *file) connected() bool { return f.state == established && !(f.told && f.finished) }
+
 // fail ends f for good: nothing can be sent, and nothing more comes.
 func (k *Kernel) fail(f *file, errno syscall.Errno) {
 	if f.gone || f.state == broken {
@@ -135,6 +151,7 @@ func (k *Kernel) Accept(fd int) (accepted int, errno syscall.Errno) {
 	if errno == 0 {
 		accepted, errno = k.accept(f)
 	}
+	k.moved(errno)
 	k.trace("accept", fd, accepted, errno, nil)
 	return accepted, errno
 }
@@ -143,8 +160,9 @@ func (k *Kernel) accept(f *file) (int, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return -1, syscall.EINTR
 	}
-	k.Moves++
 	switch {
+	case f.state != listening:
+		return -1, syscall.EINVAL
 	case len(f.queue) == 0:
 		return -1, syscall.EAGAIN
 	case k.draw(WouldBlock):
@@ -178,6 +196,7 @@ func (k *Kernel) Read(fd, room int) (data []byte, errno syscall.Errno) {
 			data, errno = k.read(f, room)
 		}
 	}
+	k.moved(errno)
 	k.trace("read", fd, room, errno, data)
 	return data, errno
 }
@@ -186,7 +205,6 @@ func (k *Kernel) read(f *file, room int) ([]byte, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return nil, syscall.EINTR
 	}
-	k.Moves++
 	if f.state == established && k.draw(Reset) {
 		k.Disturbed = true
 		k.breakUp(f)
@@ -209,6 +227,8 @@ func (k *Kernel) read(f *file, room int) ([]byte, syscall.Errno) {
 		return data, 0
 	}
 	switch {
+	case f.finished: // an error that came after the end is for others to find
+		return nil, 0
 	case f.err != 0:
 		errno := f.err
 		f.err = 0
@@ -233,6 +253,7 @@ func (k *Kernel) Write(fd int, data []byte) (n int, errno syscall.Errno) {
 			n, errno = k.write(f, data)
 		}
 	}
+	k.moved(errno)
 	k.trace("write", fd, n, errno, data)
 	return n, errno
 }
@@ -241,7 +262,6 @@ func (k *Kernel) write(f *file, data []byte) (int, syscall.Errno) {
 	if k.draw(Interrupted) {
 		return 0, syscall.EINTR
 	}
-	k.Moves++
 	if f.state == established && k.draw(Reset) {
 		k.Disturbed = true
 		k.breakUp(f)
@@ -278,7 +298,7 @@ func (k *Kernel) Shutdown(fd, how int) syscall.Errno {
 	f, errno := k.file("shutdown", fd)
 	switch {
 	case errno != 0:
-	case f.state != established:
+	case !f.connected():
 		errno = syscall.ENOTCONN
 	default:
 		if how != syscall.SHUT_WR {
@@ -334,7 +354,7 @@ func (k *Kernel) move(f *file) {
 		return // reset, or about to be
 	}
 	if len(f.out) == 0 {
-		f.told, peer.ended = true, true
+		f.told, peer.ended, peer.finished = true, true, true
 		if !peer.ending {
 			k.Count(HalfClosed)
 		}

@@ -89,7 +89,7 @@ func (f *Flags) HostPort(name, value, usage string) *string {
 		}
 		_, port, err := net.SplitHostPort(*p)
 		if err == nil {
-			_, err = net.LookupPort("tcp", port)
+			_, err = net.LookupPort("ip", port)
 		}
 		if err != nil {
 			return fmt.Errorf("invalid value %q for flag -%s: %w", *p, name, err)

@@ -1,0 +1,140 @@
+package hostile
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The role that floods, once it has said that it is ready: connections over which it sends as much as they take,
+// and reads what comes back, as fast as it can; or datagrams. It never waits for
+// an answer. It is nicer than the ones who measure, so that they do not wait for
+// it on the processor that the clients share.
+
+// flooderConfig is what a flooder is started with.
+type flooderConfig struct {
+	Addr  netip.AddrPort
+	Conns int
+	Chunk int // bytes of one write, or of a datagram
+	Want  byte
+	UDP   bool
+}
+
+// flooderCommand has it flood for so long.
+type flooderCommand struct{ For time.Duration }
+
+// flood is the answer: what it has moved, and what for.
+type flood struct {
+	Sent, Received, Writes int // bytes, bytes, calls
+	Took                   time.Duration
+	CPU                    float64 // of a processor, 0 to 1
+}
+
+// nicer is by how much: a tenth of the weight (sched(7)).
+const nicer = 10
+
+func flooderRole(in *json.Decoder, out *json.Encoder) error {
+	var config flooderConfig
+	if err := in.Decode(&config); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // the only thread that does anything
+	if err := beNicer(); err != nil {
+		return err
+	}
+	var fds []unix.PollFd
+	for range config.Conns {
+		fd, err := config.connect()
+		if err != nil {
+			return err
+		}
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLOUT})
+	}
+	if err := out.Encode(struct{}{}); err != nil { // it is ready
+		return err
+	}
+	for {
+		var c flooderCommand
+		if err := in.Decode(&c); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		f, err := config.flood(fds, c.For)
+		if err != nil {
+			return err
+		}
+		if err := out.Encode(f); err != nil {
+			return err
+		}
+	}
+}
+
+// beNicer is for the calling thread.
+func beNicer() error {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return os.NewSyscallError("getpriority", err)
+	}
+	nice := 20 - raw // the system call returns it so
+	return os.NewSyscallError("setpriority", unix.Setpriority(unix.PRIO_PROCESS, 0, min(nice+nicer, 19)))
+}
+
+func (config flooderConfig) connect() (fd int, err error) {
+	if config.UDP {
+		if fd, err = bindUDP(); err != nil {
+			return -1, err
+		}
+		return fd, os.NewSyscallError("connect", unix.Connect(fd, sockaddr(config.Addr)))
+	}
+	if fd, err = dial(config.Addr, 0, 0); err != nil {
+		return -1, err
+	}
+	_, err = unix.Write(fd, []byte{config.Want})
+	return fd, os.NewSyscallError("write", err)
+}
+
+// flood goes round its sockets: one write and one read of each that takes or has
+// something.
+func (config flooderConfig) flood(fds []unix.PollFd, d time.Duration) (f flood, err error) {
+	chunk, room := make([]byte, config.Chunk), make([]byte, 64<<10)
+	begun, cpu := time.Now(), cpuTime()
+	for ; f.Took < d; f.Took = time.Since(begun) {
+		moved := false
+		for _, p := range fds {
+			n, err := unix.Write(int(p.Fd), chunk)
+			switch {
+			case err == nil:
+				f.Sent += n
+				f.Writes++
+				moved = true
+			case err != unix.EAGAIN && err != unix.EINTR && err != unix.ENOBUFS:
+				return f, fmt.Errorf("write: %w", err)
+			}
+			n, err = unix.Read(int(p.Fd), room)
+			switch {
+			case err == nil && n > 0:
+				f.Received += n
+				moved = true
+			case err != unix.EAGAIN && err != unix.EINTR:
+				return f, fmt.Errorf("%d bytes read: %w", n, err)
+			}
+		}
+		if !moved {
+			if _, err := awaitFDs(fds, 10*time.Millisecond); err != nil {
+				return f, err
+			}
+		}
+	}
+	f.CPU = float64(cpuTime()-cpu) / float64(f.Took)
+	return f, nil
+}

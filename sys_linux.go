@@ -21,9 +21,7 @@ func rawSocket(family, kind int) (int, syscall.Errno) {
 // rawAccept is accept4(2), which does not block on a non-blocking socket: the
 // Go scheduler need not be told.
 func rawAccept(fd int) (int, syscall.Errno) {
-	accepted, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0,
-		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-	return int(accepted), errno
+	return rawcall(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 }
 
 // inheritsNoDelay says whether an accepted connection has its listener's
@@ -85,9 +83,8 @@ func rawAddr(trap uintptr, fd int) (netip.AddrPort, syscall.Errno) {
 // processor to other goroutines meanwhile: docs/internals.md has the figures.
 func epollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	if timeout == 0 {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+		return rawcall(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
 			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-		return int(n), errno
 	}
 	n, err := unix.EpollWait(epfd, events, timeout)
 	return n, errnoOf(err)

@@ -18,15 +18,15 @@ import (
 func rawReceiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
 	var sa sockaddr
 	length := uint32(len(sa))
-	size, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+	size, errno := rawcall(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
 		uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
 	if errno != 0 {
 		return 0, netip.AddrPort{}, false, errno
 	}
-	n = min(int(size), len(p))
+	n = min(size, len(p))
 	sawWrite(p[:n])
-	return n, sa.sender(length), int(size) > len(p), 0
+	return n, sa.sender(length), size > len(p), 0
 }
 
 // sender is where a datagram came from. A socket of IPv4 or IPv6 has senders of
@@ -54,7 +54,7 @@ func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {
 		name = unsafe.Pointer(&sa)
 	}
 	sawRead(p)
-	_, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
 		uintptr(name), uintptr(length))
 	return errno
@@ -145,11 +145,11 @@ func (b *batchBuffers) send(fd int, ds []Datagram, family int) (n int, errno sys
 func (b *batchBuffers) call(trap uintptr, fd, n int) (done int, errno syscall.Errno) {
 	for {
 		b.calls++
-		r, _, errno := syscall.RawSyscall6(trap, uintptr(fd),
+		done, errno = rawcall(trap, uintptr(fd),
 			uintptr(unsafe.Pointer(&b.headers[0])), uintptr(n), 0, 0, 0)
 		switch errno {
 		case 0:
-			return int(r), 0
+			return done, 0
 		case unix.EINTR:
 		default:
 			return 0, errno

@@ -1,0 +1,17 @@
+//go:build linux && (amd64 || arm64)
+
+package stepio
+
+import "syscall"
+
+// rawcall makes a syscall of up to six arguments that does not block and whose
+// result is a count or a descriptor.
+//
+// It is syscall.RawSyscall6 without the two functions that stand between that
+// and the kernel. When the kernel returns, the processor's caches have forgotten
+// the program, and every function on the way back is fetched anew. The memory
+// that an argument points to stays where it is during the call when the
+// conversion to uintptr stands in the call itself (package unsafe, pattern 4).
+//
+//go:noescape
+func rawcall(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno)

@@ -1,0 +1,21 @@
+//go:build linux && !amd64 && !arm64
+
+package stepio
+
+import "syscall"
+
+// rawcall makes a syscall of up to six arguments that does not block and whose
+// result is a count or a descriptor.
+//
+// In Go only the standard library can promise that the memory behind an argument
+// stays where it is; here it goes to the heap, and a datagram's address costs an
+// allocation.
+//
+//go:uintptrescapes
+func rawcall(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno) {
+	r, _, errno := syscall.RawSyscall6(trap, a, b, c, d, e, f)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
+}

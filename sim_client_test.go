@@ -31,6 +31,7 @@ type simClient struct {
 	sink   bool // the server is one
 	answer []byte
 	ended  bool // the output
+	done   bool // the end of the input was read
 	moves  int  // of the deadline, which is near but for the last time
 	stays  bool // a deadline that has passed is moved, and it goes on
 	out    WriteAll
@@ -244,10 +245,13 @@ func (r *simRelay) Step(t *sm.Task) sm.Await {
 func (r *simRelay) Close() error { return r.race.Close() }
 
 // lazyReceiver is a receiver that waits for each read: ReadET leaves an edge behind
-// where there may be more.
+// where there may be more. One that was destroyed in its last step has left none.
 func (c *simClient) lazyReceiver() sm.Frame {
 	waited := false
 	return script(func(t *sm.Task) sm.Await {
+		if c.done {
+			return sm.Done
+		}
 		if !waited {
 			waited = true
 			return c.wait(sm.Read)
@@ -266,6 +270,9 @@ func (c *simClient) lazyReceiver() sm.Frame {
 func (c *simClient) lazySender() sm.Frame {
 	waited := false
 	return script(func(t *sm.Task) sm.Await {
+		if c.ended {
+			return sm.Done
+		}
 		if !waited {
 			waited = true
 			return c.wait(sm.Write)
@@ -280,6 +287,7 @@ func (c *simClient) over(t *sm.Task, err error) sm.Await {
 	if err != io.EOF {
 		return c.failed(t, err)
 	}
+	c.done = true
 	if c.err == nil { // else another task has taken the error
 		c.s.ends(c.conn)
 	}

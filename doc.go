@@ -56,6 +56,8 @@
 //
 //	func (e *echo) Close() error { return e.conn.Close() }
 //
+//	func (e *echo) Idle() bool { return e.state == echoReading } // nothing is lost when Shutdown ends it here
+//
 // and its server:
 //
 //	loop, err := stepio.NewLoop()
@@ -71,9 +73,8 @@
 // # Who may call what
 //
 // A loop, its tasks and its connections belong to the goroutine in [Loop.Run].
-// Others reach it by [Loop.Post], [Loop.Stop], [Loop.Shutdown], [Call] and
-// sm.Waker. The option
-// [WithChecks] finds those who do not keep to it.
+// Others reach it by [Loop.Post], [Loop.Stop], [Loop.Shutdown], [Loop.Close],
+// [Call] and sm.Waker; a [Group] is for any goroutine. The option [WithChecks] finds those who do not keep to it.
 //
 // # Errors
 //

@@ -65,6 +65,8 @@ func (e *echo) Step(t *sm.Task) sm.Await {
 
 func (e *echo) Close() error { return e.conn.Close() }
 
+func (e *echo) Idle() bool { return e.state == echoReading } // nothing is lost when Shutdown ends it here
+
 // serve is the README's server.
 func serve(addr netip.AddrPort) error {
 	loop, err := stepio.NewLoop()

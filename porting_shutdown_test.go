@@ -68,7 +68,7 @@ func TestPortingShutdown(t *testing.T) {
 		// region: shutdown
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		err := loop.Shutdown(ctx) // any goroutine but the loop's; Run has returned then
+		err := loop.Shutdown(ctx) // any goroutine but the loop's; Run has returned then, or does at once
 		// endregion
 		return err
 	}

@@ -41,12 +41,13 @@ type drain struct {
 // ErrLoopClosed when Stop, Close, a failure of the poller, or another Shutdown's
 // ctx has ended the loop first, now or before.
 //
-// Before Run, it waits for that; when ctx ends while the loop does not run, it
+// Called before Run, it waits for Run to be called and to return; when ctx ends while the loop does not run, it
 // returns at once, and what it would have destroyed is destroyed by Run or
 // Close. A step that blocks the loop holds up Shutdown too, past ctx's end: it
-// can't be destroyed, and may use what the caller is about to release. Who would
-// rather give up on it calls Shutdown on another goroutine. The same goes for
-// the report function of a watchdog.
+// can't be destroyed, and may use what the caller is about to release. When it
+// ends at last, what is left is destroyed without another step, idle or not. Who
+// would rather give up on it calls Shutdown on another goroutine. A report
+// function of a watchdog that does not return holds it up likewise.
 //
 // A connection that the kernel puts into the queue after the last look at it is
 // reset. On Linux a listener refuses new ones before it takes what is in its

@@ -32,7 +32,7 @@ import (
 var (
 	simSeeds = flag.Int("seeds", 0, "TestSim: how many seeds; 0: 2,000, under the race detector 100")
 	simFirst = flag.Uint64("first", 1, "TestSim: the first of the seeds")
-	simTrace = flag.Bool("trace", false, "TestSim: with -seed, write every call to standard error")
+	simTrace = flag.Bool("calls", false, "TestSim: with -seed, write every call to standard error")
 )
 
 // simEnough is the number of seeds from which on every fault must have happened.
@@ -127,7 +127,7 @@ func (r *simResult) require(t *testing.T) {
 
 // simAgain says how to repeat a run.
 func simAgain(seed uint64) string {
-	return fmt.Sprintf("again with: go test -run '^TestSim$' . -seed %d -trace", seed)
+	return fmt.Sprintf("again with: go test -run '^TestSim$' . -seed %d -calls", seed)
 }
 
 // sim is one run.

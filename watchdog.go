@@ -15,7 +15,8 @@ import (
 // a handler that blocks or computes, and holds up every other task of its loop.
 type StepReport struct {
 	// Chain is the task's frame chain, each frame's type and state by name, as it
-	// was when the step began (sm.Task.Chain), or "posted " and the function's name.
+	// was when the step began (sm.Task.Chain), so the state may be an earlier one
+	// than where the stack is; or "posted " and the function's name.
 	Chain string
 	// Took is how long the step has taken so far, or in all.
 	Took time.Duration
@@ -29,16 +30,16 @@ type StepReport struct {
 }
 
 // WithWatchdog has every step, and every posted function, that takes longer than
-// threshold reported: at most half as much later, while it goes on, and again
+// threshold reported: after 1 to 1.5 times threshold, while it goes on, and again
 // when it has ended. One that ends sooner after the threshold is reported once.
 // Without this option there is no watchdog, and it costs nothing.
 //
 // report is called on a goroutine of its own, one a loop: those of a Group's loops
 // may call it at the same time. Run returns after it, so it must not wait for the
-// loop, or for ever. While one report is being made, one other waits, and more are
-// lost. A panic in it is logged.
+// loop, or for ever. Reports are not queued: while one is being made, at most one
+// more is kept. A panic in it is logged.
 //
-// What it costs: a step is slower by 1 to 3 µs and some 8 allocations, since its
+// What it costs: a step is slower by 1 to 4 µs and some 8 allocations, since its
 // chain has to be put into words before it begins (BenchmarkWatchdog), and the
 // goroutine looks at the clock twice a threshold. To get a stack, it stops the
 // world for a moment.

@@ -57,3 +57,19 @@ func TestDetachDoesNotHideAResetThatCameAfterData(t *testing.T) {
 	_, err = c.Read(make([]byte, 8))
 	assert.ErrorIs(t, err, syscall.ECONNRESET, "the connection is as it was")
 }
+
+// A write may be told first that the connection has failed; the kernel tells it once.
+// Detach did not look, and whoever took the descriptor over read an end of input.
+func TestDetachDoesNotHideAResetThatAWriteHasFound(t *testing.T) {
+	w := newTestLoop(t)
+	c, p := w.pair()
+	p.reset()
+	pollFD(c.FD(), pollEnd, patience)
+	_, err := c.Write([]byte("x"))
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	fd, err := c.Detach()
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	assert.Equal(t, -1, fd)
+	_, err = c.Read(make([]byte, 8))
+	assert.ErrorIs(t, err, syscall.ECONNRESET, "the connection is as it was")
+}

@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -214,15 +215,16 @@ func (c *TCPConn) Close() error {
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
 // as after Close. A WriteAll or an Input that still holds bytes of it stays on
-// this loop. An error that ReadET has kept for the next read would be lost with
-// it: then Detach returns -1 and that error, and leaves all as it is. Loop only.
+// this loop. An error that c has kept for its next read, because the kernel tells
+// it once, would be lost with it: then Detach returns -1 and that error, and
+// leaves all as it is. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {
 		return -1, c.netError("detach", net.ErrClosed)
 	}
-	if c.errno != 0 {
-		return -1, c.opError("read", syscall.Errno(c.errno))
+	if errno := cmp.Or(syscall.Errno(c.errno), syscall.Errno(c.cause)); errno != 0 {
+		return -1, c.opError("read", errno)
 	}
 	fd = c.forget()
 	if err := c.loop.release(fd, net.ErrClosed, false); err != nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"syscall"
@@ -161,8 +162,11 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 // would pass for a whole one, with a task that reads and another that writes.
 func (c *TCPConn) failed(op string, errno syscall.Errno) error {
 	switch errno {
-	case unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH:
-		c.cause = uint8(errno)
+	case unix.EPIPE, unix.ENOBUFS, unix.ENOMEM: // the output has ended, or memory has: the input goes on
+	default:
+		if errno <= math.MaxUint8 { // each that a connection ends with
+			c.cause = uint8(errno)
+		}
 	}
 	return c.opError(op, errno)
 }

@@ -48,9 +48,10 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
 // what the kernel says, after which c can only be closed: that of
 // syscall.ECONNRESET names no addresses, and is shared by all connections, so it
-// must not be changed. A reset is told to reads also when a write has found it
-// first, once they have what arrived before. An empty p panics: it could not
-// tell end of input from no room. Loop only.
+// must not be changed. What has ended the connection, such as a reset, is told
+// to reads also when a write has found it first, once they have what arrived
+// before. An empty p panics: it could not tell end of input from no room. Loop
+// only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Read")

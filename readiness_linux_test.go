@@ -54,7 +54,7 @@ func TestLoopAwaitsATimerfd(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, unix.Close(fd)) }()
 			var spec unix.ItimerSpec
-			spec.Value.Nsec = int64(5 * time.Millisecond)
+			spec.Value = unix.NsecToTimespec(int64(5 * time.Millisecond))
 			require.NoError(t, unix.TimerfdSettime(fd, 0, &spec, nil))
 			start := time.Now()
 			o := &once{await: c.await(w.Loop, fd)}

@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"io"
 	"syscall"
 	"testing"
 
@@ -56,4 +57,46 @@ func TestDetachDoesNotHideAResetThatCameAfterData(t *testing.T) {
 	assert.Equal(t, -1, fd)
 	_, err = c.Read(make([]byte, 8))
 	assert.ErrorIs(t, err, syscall.ECONNRESET, "the connection is as it was")
+}
+
+// A write may be told first that the connection has failed; the kernel tells it once.
+// Detach did not look, and whoever took the descriptor over read an end of input.
+func TestDetachDoesNotHideAResetThatAWriteHasFound(t *testing.T) {
+	w := newTestLoop(t)
+	c, p := w.pair()
+	p.reset()
+	pollFD(c.FD(), pollEnd, patience)
+	_, err := c.Write([]byte("x"))
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	fd, err := c.Detach()
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	assert.Equal(t, -1, fd)
+	_, err = c.Read(make([]byte, 8))
+	assert.ErrorIs(t, err, syscall.ECONNRESET, "the connection is as it was")
+}
+
+// A connection fails in other ways than by its peer: an administrator ends it (ss -K,
+// ECONNABORTED), or its time is up after a router has said that the host is down. Of
+// these only some were kept for the reads, and to the others a stream that was cut
+// short looked complete. EPIPE is the end of this side's output, and ENOBUFS says
+// nothing about the connection.
+func TestWhateverEndsAConnectionIsNoEndOfInput(t *testing.T) {
+	for _, c := range []struct{ told, read error }{
+		{syscall.ECONNABORTED, syscall.ECONNABORTED},
+		{syscall.EHOSTDOWN, syscall.EHOSTDOWN},
+		{syscall.ENETDOWN, syscall.ENETDOWN},
+		{syscall.ETIMEDOUT, syscall.ETIMEDOUT},
+		{syscall.EPIPE, io.EOF},
+		{syscall.ENOBUFS, io.EOF},
+	} {
+		w := newFaultyLoop(t)
+		conn, peer := w.pair()
+		w.faults.fail(callWrite, c.told.(syscall.Errno))
+		_, err := conn.Write([]byte("x"))
+		assert.ErrorIs(t, err, c.told)
+		peer.closeWrite()
+		pollFD(conn.FD(), pollEnd, patience)
+		_, err = conn.Read(make([]byte, 8))
+		assert.ErrorIs(t, err, c.read, "after %v", c.told)
+	}
 }

@@ -3,8 +3,10 @@
 package stepio
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"syscall"
@@ -46,9 +48,10 @@ func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 // os.ErrDeadlineExceeded after the read deadline, net.ErrClosed after Close, or
 // what the kernel says, after which c can only be closed: that of
 // syscall.ECONNRESET names no addresses, and is shared by all connections, so it
-// must not be changed. A reset is told to reads also when a write has found it
-// first, once they have what arrived before. An empty p panics: it could not
-// tell end of input from no room. Loop only.
+// must not be changed. What has ended the connection, such as a reset, is told
+// to reads also when a write has found it first, once they have what arrived
+// before. An empty p panics: it could not tell end of input from no room. Loop
+// only.
 func (c *TCPConn) Read(p []byte) (n int, err error) {
 	l := c.loop
 	l.owner.check("TCPConn.Read")
@@ -160,8 +163,11 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 // would pass for a whole one, with a task that reads and another that writes.
 func (c *TCPConn) failed(op string, errno syscall.Errno) error {
 	switch errno {
-	case unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH:
-		c.cause = uint8(errno)
+	case unix.EPIPE, unix.ENOBUFS, unix.ENOMEM: // the output has ended, or memory has: the input goes on
+	default:
+		if errno <= math.MaxUint8 { // each that a connection ends with
+			c.cause = uint8(errno)
+		}
 	}
 	return c.opError(op, errno)
 }
@@ -214,15 +220,16 @@ func (c *TCPConn) Close() error {
 // socket that does not block: to hand it to another loop, for instance. Tasks
 // that wait on the connection are resumed with net.ErrClosed; the connection is
 // as after Close. A WriteAll or an Input that still holds bytes of it stays on
-// this loop. An error that ReadET has kept for the next read would be lost with
-// it: then Detach returns -1 and that error, and leaves all as it is. Loop only.
+// this loop. An error that c has kept for its next read, because the kernel tells
+// it once, would be lost with it: then Detach returns -1 and that error, and
+// leaves all as it is. Loop only.
 func (c *TCPConn) Detach() (fd int, err error) {
 	c.loop.owner.check("TCPConn.Detach")
 	if c.fd < 0 {
 		return -1, c.netError("detach", net.ErrClosed)
 	}
-	if c.errno != 0 {
-		return -1, c.opError("read", syscall.Errno(c.errno))
+	if errno := cmp.Or(syscall.Errno(c.errno), syscall.Errno(c.cause)); errno != 0 {
+		return -1, c.opError("read", errno)
 	}
 	fd = c.forget()
 	if err := c.loop.release(fd, net.ErrClosed, false); err != nil {

@@ -110,7 +110,7 @@ func Kevent(fd int, changes, events []Event, timeout *unix.Timespec) (n int, err
 	}
 	var until time.Time
 	if timeout != nil {
-		if timeout.Sec < 0 || timeout.Sec > longest || timeout.Nsec < 0 || timeout.Nsec >= int64(time.Second) {
+		if timeout.Sec < 0 || timeout.Sec > longest || timeout.Nsec < 0 || time.Duration(timeout.Nsec) >= time.Second {
 			return 0, unix.EINVAL
 		}
 		until = time.Now().Add(time.Duration(timeout.Nano()))

@@ -57,7 +57,7 @@
 // is no greater; and one that the library brings on the control, by taking its
 // processor. For that, samples.csv has the processor time of each.
 //
-// A figure that is not judged says so, and why.
+// A figure that is not judged says so, and why, after two dashes.
 //
 // # Results
 //

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -64,8 +65,11 @@ type verdict struct {
 
 func (v verdict) String() string {
 	mark := "ok  "
-	if v.bad {
+	switch {
+	case v.bad:
 		mark = "FAIL"
+	case strings.Contains(v.figure, "not judged"):
+		mark = "--  "
 	}
 	return fmt.Sprintf("%s  %-22s %s", mark, v.what, v.figure)
 }

@@ -83,7 +83,7 @@ func copyModule(dir string) error {
 			return os.MkdirAll(filepath.Join(dir, path), 0o755)
 		}
 		switch filepath.Ext(path) {
-		case ".go", ".mod", ".sum":
+		case ".go", ".s", ".mod", ".sum":
 			text, err := os.ReadFile(path)
 			if err != nil {
 				return err

@@ -149,7 +149,8 @@ type sim struct {
 
 	watches  []*simWatch
 	conns    []simConn
-	servers  []*sm.Task // which end with the run
+	servers  []*sm.Task  // which end with the run
+	accepts  []*simWatch // those of them that accept, which nothing but a refused wait ends before
 	clients  []*simWatch
 	echoAt   netip.AddrPort
 	proxyAt  netip.AddrPort
@@ -280,6 +281,11 @@ func (s *sim) over() bool {
 // wind ends the servers; what they have started must end by itself then, since
 // its peers have.
 func (s *sim) wind() {
+	for _, w := range s.accepts {
+		if w.task.Ended() && s.k.Hits[simkernel.RefusedInterest] == 0 {
+			s.problem("%s accepts no more: %v", w.name, w.task.Err())
+		}
+	}
 	for _, task := range s.servers {
 		task.Destroy()
 	}

@@ -44,25 +44,7 @@ const mostFuzzed = 4096
 func framesUnderReadiness(t *testing.T, in []byte) {
 	s := &sim{rnd: rand.New(newFuzzSource(in[:min(len(in), mostFuzzed)]))}
 	s.messages = s.rnd.IntN(2) == 0
-	s.start(nil)
-	early := maxSimTurns
-	if s.rnd.IntN(16) == 0 {
-		early = s.rnd.IntN(200)
-	}
-	for !s.over() && s.turn < early {
-		s.advance()
-		if s.idle {
-			s.problem("tasks wait for ever")
-		}
-	}
-	switch {
-	case len(s.problems) > 0:
-	case s.turn == maxSimTurns:
-		s.problem("does not come to an end")
-	case s.turn < early:
-		s.wind()
-	}
-	s.finish()
+	s.play(nil)
 	if len(s.problems) > 0 {
 		t.Fatalf("%s\n%s", s.problems[0], s.tasks)
 	}

@@ -274,7 +274,7 @@ func (s *sim) serve(name string, handle func(*TCPConn) sm.Frame) netip.AddrPort 
 	}
 	w := s.add(s.spawn(name, frame))
 	w.server = true
-	s.servers = append(s.servers, w.task)
+	s.servers, s.accepts = append(s.servers, w.task), append(s.accepts, w)
 	return ln.Addr()
 }
 

@@ -150,8 +150,8 @@ func TestRollingRestartLosesNoRequest(t *testing.T) {
 			answered(t, c, c.answered.Load()+2000)
 			c.stop.Store(true)
 			clients.Wait()
-			t.Logf("%d restarts: %d requests sent, %d answered, on %d connections, of which the servers have ended %d",
-				restarts, c.asked.Load(), c.answered.Load(), c.connections.Load(), c.ended.Load())
+			t.Logf("%d restarts: %d requests sent, %d answered, on %d connections, of which the servers have ended %d; %d others were reset, not accepted",
+				restarts, c.asked.Load(), c.answered.Load(), c.connections.Load(), c.ended.Load(), c.unaccepted.Load())
 			assert.Empty(t, c.losses)
 			assert.LessOrEqual(t, c.unaccepted.Load(), int64(restarts), "one half-way handshake each, at most")
 			assert.Equal(t, c.asked.Load(), c.answered.Load())

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"strings"
@@ -20,7 +19,6 @@ import (
 var (
 	full    = flag.Bool("full", false, "the sizes that are promised, instead of smaller ones: a few minutes")
 	figures = flag.Bool("figures", false, "assert the timed bounds too, and measure for longer: on a quiet machine")
-	seed    = flag.Uint64("seed", 0, "seed of the random tests, as a run has printed it; 0: a new one each")
 )
 
 // roleEnv makes the test binary a child that plays a role.
@@ -68,16 +66,6 @@ func TestMain(m *testing.M) {
 
 // patience bounds everything a test waits for.
 const patience = 20 * time.Second
-
-// seededRand is the random source of one test, which prints its seed.
-func seededRand(t testing.TB) (*rand.Rand, uint64) {
-	s := *seed
-	if s == 0 {
-		s = rand.Uint64()
-	}
-	t.Logf("again with: -run '^%s$' -seed %d", t.Name(), s)
-	return rand.New(rand.NewPCG(s, s)), s
-}
 
 // size is the promised one with -full, and a quarter of the other under the race
 // detector.

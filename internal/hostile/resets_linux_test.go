@@ -9,12 +9,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/internal/testseed"
 )
 
 // Resets in every state of a server's connections leave nothing behind, are
 // taken for what they are, and cost a client that behaves little.
 func TestServerOutlivesResetsInEveryState(t *testing.T) {
-	_, seed := seededRand(t)
+	seed := testseed.Rand(t).Uint64()
 	server, hello := startServer(t, serverConfig{Lazy: true})
 	resetter := startClient(t, "resetter", resetterConfig{Server: hello, Seed: seed})
 	polite := startClient(t, "pinger", pingerConfig{Addr: hello.Level, Conns: 1, Interval: time.Millisecond})

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/testseed"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -58,7 +59,7 @@ func TestStreamsThroughTinyBuffers(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			rnd, _ := seededRand(t)
+			rnd := testseed.Rand(t)
 			r := newRig(t)
 			addr := c.start(t, r)
 			before := r.standing()

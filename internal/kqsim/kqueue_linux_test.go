@@ -1,7 +1,6 @@
 package kqsim
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -11,12 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 )
 
 // The rules of kqueue(2) that the manual states, each a sentence.
-
-// Nothing here is drawn by chance, but every test binary takes this flag.
-var _ = flag.Uint64("seed", 0, "unused: nothing here is random")
 
 // sim is a kqueue under test.
 type sim struct {

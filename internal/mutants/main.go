@@ -51,8 +51,11 @@ func plantAll(only string, seeds int) (survived int, err error) {
 	if err := copyModule(dir); err != nil {
 		return 0, err
 	}
-	if verdict, err := test(dir, 100); err != nil || verdict != "" {
-		return 0, fmt.Errorf("the library as it is: %s %w", verdict, err)
+	switch verdict, err := test(dir, 100); {
+	case err != nil:
+		return 0, fmt.Errorf("the library as it is: %w", err)
+	case verdict != "":
+		return 0, fmt.Errorf("the library as it is: %s", verdict)
 	}
 	for _, m := range mutations {
 		if !match.MatchString(m.name) {
@@ -83,7 +86,7 @@ func copyModule(dir string) error {
 			return os.MkdirAll(filepath.Join(dir, path), 0o755)
 		}
 		switch filepath.Ext(path) {
-		case ".go", ".mod", ".sum":
+		case ".go", ".s", ".mod", ".sum":
 			text, err := os.ReadFile(path)
 			if err != nil {
 				return err
@@ -97,18 +100,28 @@ func copyModule(dir string) error {
 // plant is test with m in the copy.
 func plant(dir string, m mutation, seeds int) (verdict string, err error) {
 	path := filepath.Join(dir, m.file)
-	text, err := os.ReadFile(path)
+	text, changed, err := m.texts(dir)
 	if err != nil {
 		return "", err
 	}
-	if n := strings.Count(string(text), m.old); n != 1 {
-		return "", fmt.Errorf("the text to replace occurs %d times in %s", n, m.file)
-	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(changed), 0o644); err != nil {
 		return "", err
 	}
 	verdict, err = test(dir, seeds)
-	return verdict, errors.Join(err, os.WriteFile(path, text, 0o644))
+	return verdict, errors.Join(err, os.WriteFile(path, []byte(text), 0o644))
+}
+
+// texts is m's file in the module in dir, as it is and as m has it.
+func (m mutation) texts(dir string) (text, changed string, err error) {
+	content, err := os.ReadFile(filepath.Join(dir, m.file))
+	if err != nil {
+		return "", "", err
+	}
+	text = string(content)
+	if n := strings.Count(text, m.old); n != 1 {
+		return "", "", fmt.Errorf("the text to replace occurs %d times in %s", n, m.file)
+	}
+	return text, strings.Replace(text, m.old, m.new, 1), nil
 }
 
 // limit is for one run of the tests, building included.

@@ -53,6 +53,8 @@ var mutations = []mutation{
 		"\ts.ops--\n", ""},
 	{"rest of a listener never ends", "listen.go",
 		"return sm.Wait(int(ln.fd), 0).Until(ln.until)", "return sm.Wait(int(ln.fd), 0)"},
+	{"aborted connection ends the listener", "listen.go",
+		"case unix.ECONNABORTED, unix.EPROTO,", "case unix.EPROTO,"},
 	{"interrupted read is an error", "sys.go",
 		"\t\t\tn, errno = rawRead(fd, p)\n\t\t}\n\t\tif errno != syscall.EINTR {", "\t\t\tn, errno = rawRead(fd, p)\n\t\t}\n\t\tif true {"},
 	{"remainder of a write sent twice", "writeall.go",

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,12 +26,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/internal/arrival"
 )
 
 // Slow clients: thousands of them must not be noticed by the others. The server is
 // a process of its own, and so are the slow clients. For figures of time, the server
 // has the first processor to itself, and everybody else shares the second, where the
-// slow ones come last (nice): they stand for clients on machines of their own.
+// slow ones run when nobody else does (SCHED_IDLE): they stand for clients on machines of their own.
 
 var (
 	full    = flag.Bool("full", false, "tests with a reduced size by default have their full one")
@@ -81,11 +84,11 @@ func places(t *testing.T) (server, crowd []string) {
 	if !*figures {
 		return nil, nil
 	}
-	taskset, nice := tool(t, "taskset"), tool(t, "nice") // util-linux, coreutils
+	taskset, chrt := tool(t, "taskset"), tool(t, "chrt") // util-linux
 	require.GreaterOrEqual(t, runtime.NumCPU(), 2)
 	out, err := exec.Command(taskset, "-a", "-c", "-p", "1", strconv.Itoa(os.Getpid())).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	return []string{taskset, "-c", "0"}, []string{taskset, "-c", "1", nice, "-n", "10"}
+	return []string{taskset, "-c", "0"}, []string{taskset, "-c", "1", chrt, "--idle", "0"}
 }
 
 // slowClients is a crowd's process, seen from the test.
@@ -176,7 +179,9 @@ const (
 
 // polite has clients ask for a while, on connections of their own that stay, and
 // one that connects anew each time. A request's time runs from its first byte to
-// the answer's last, connecting included where it is done.
+// when the kernel has the answer's last, connecting included where it is done: the
+// clients share a processor with the slow ones, and what they wait for there is
+// not the server's.
 func polite(ctx context.Context, addr string, during time.Duration) *window {
 	w := new(window)
 	ctx, cancel := context.WithTimeout(ctx, during)
@@ -190,28 +195,71 @@ func polite(ctx context.Context, addr string, during time.Duration) *window {
 				return
 			}
 			defer func() { _ = conn.Close() }() // everything was read
-			r := bufio.NewReader(conn)
+			in, err := newArrivals(conn)
+			if err != nil {
+				w.note(nil, 0, err)
+				return
+			}
+			r := bufio.NewReader(in)
 			paced(ctx, politePace, politePace*time.Duration(i)/politeClients, func() {
-				began := time.Now()
+				began := time.Now().Round(0)
 				err := ask(conn, r)
-				w.note(&w.kept, time.Since(began), err)
+				w.note(&w.kept, in.last.Sub(began), err)
 			})
 		})
 	}
 	all.Go(func() {
 		paced(ctx, politeAnew, 0, func() {
-			began := time.Now()
+			began := time.Now().Round(0)
+			var in *arrivals
 			conn, err := net.Dial("tcp", addr)
 			if err == nil {
-				err = ask(conn, bufio.NewReader(conn))
+				if in, err = newArrivals(conn); err == nil {
+					err = ask(conn, bufio.NewReader(in))
+				}
 				_ = conn.(*net.TCPConn).SetLinger(0) // leaves no TIME_WAIT
 				_ = conn.Close()
 			}
-			w.note(&w.anew, time.Since(began), err)
+			if err != nil {
+				w.note(nil, 0, err)
+				return
+			}
+			w.note(&w.anew, in.last.Sub(began), nil)
 		})
 	})
 	all.Wait()
 	return w
+}
+
+// arrivals reads a connection, and knows when the last of it arrived.
+type arrivals struct {
+	raw  syscall.RawConn
+	oob  [arrival.Room]byte
+	last time.Time
+}
+
+func newArrivals(conn net.Conn) (*arrivals, error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = arrival.Note(int(fd)) })
+	return &arrivals{raw: raw}, errors.Join(err, failed)
+}
+
+func (a *arrivals) Read(p []byte) (n int, err error) {
+	waited := a.raw.Read(func(fd uintptr) bool {
+		n, a.last, err = arrival.Receive(int(fd), p, a.oob[:])
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	switch {
+	case waited != nil:
+		return 0, waited
+	case n == 0 && err == nil:
+		return 0, io.EOF
+	}
+	return n, err
 }
 
 // paced calls do once in a pace until the context ends; where it has taken

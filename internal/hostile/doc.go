@@ -20,6 +20,6 @@
 // plays all the roles. Where there are two processors or more, the server has
 // the first that the test may use to itself, with GOMAXPROCS=1, and the clients
 // share the others: so what a hostile client costs is its own time, and what it
-// costs others shows in theirs. The flooders are nicer than the ones who measure,
-// who therefore do not wait for them.
+// costs others shows in theirs. The flooders run when those who measure do not
+// (SCHED_IDLE), who therefore do not wait for them.
 package hostile

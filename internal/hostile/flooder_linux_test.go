@@ -14,7 +14,7 @@ import (
 
 // The role that floods, once it has said that it is ready: connections over which it sends as much as they take,
 // and reads what comes back, as fast as it can; or datagrams. It never waits for
-// an answer. It is nicer than the ones who measure, so that they do not wait for
+// an answer. It runs when those who measure do not, so that they do not wait for
 // it on the processor that the clients share.
 
 // flooderConfig is what a flooder is started with.
@@ -36,16 +36,13 @@ type flood struct {
 	CPU                    float64 // of a processor, 0 to 1
 }
 
-// nicer is by how much: a tenth of the weight (sched(7)).
-const nicer = 10
-
 func flooderRole(in *json.Decoder, out *json.Encoder) error {
 	var config flooderConfig
 	if err := in.Decode(&config); err != nil {
 		return err
 	}
 	runtime.LockOSThread() // the only thread that does anything
-	if err := beNicer(); err != nil {
+	if err := yieldToOthers(); err != nil {
 		return err
 	}
 	var fds []unix.PollFd
@@ -79,14 +76,12 @@ func flooderRole(in *json.Decoder, out *json.Encoder) error {
 	}
 }
 
-// beNicer is for the calling thread.
-func beNicer() error {
-	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
-	if err != nil {
-		return os.NewSyscallError("getpriority", err)
-	}
-	nice := 20 - raw // the system call returns it so
-	return os.NewSyscallError("setpriority", unix.Setpriority(unix.PRIO_PROCESS, 0, min(nice+nicer, 19)))
+// yieldToOthers has the calling thread run only when no other wants to
+// (SCHED_IDLE, sched(7)). Niceness would not do: one that is nicer keeps the
+// processor until its slice of some milliseconds is over.
+func yieldToOthers() error {
+	idle := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
+	return os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, &idle, 0))
 }
 
 func (config flooderConfig) connect() (fd int, err error) {

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/arrival"
 )
 
 // The role that measures: many connections, or datagram sockets, that send a
@@ -22,6 +24,9 @@ import (
 // before was not answered yet, is late from the moment it was due: a server that
 // stalls does not get fewer pings for it. Without an interval, every connection
 // pings as soon as it has its answer.
+//
+// A ping's time ends when the kernel has the answer, and not when this process,
+// which shares its processor with those who flood, gets to read it.
 
 // pingerConfig is what a pinger is started with.
 type pingerConfig struct {
@@ -72,6 +77,7 @@ type pinger struct {
 	took   []time.Duration
 	under  int // pings that are not answered
 	buf    [pingSize]byte
+	oob    [arrival.Room]byte
 }
 
 type pingedConn struct {
@@ -90,7 +96,7 @@ func pingerRole(in *json.Decoder, out *json.Encoder) error {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	p.base = time.Now().Add(-time.Second) // the clock is never 0
+	p.base = time.Now().Round(0).Add(-time.Second) // the clock is never 0
 	if err := p.open(); err != nil {
 		return err
 	}
@@ -119,6 +125,9 @@ func (p *pinger) open() (err error) {
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
+		if err := arrival.Note(fd); err != nil {
+			return err
+		}
 		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
 		if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			return os.NewSyscallError("epoll_ctl", err)
@@ -142,8 +151,8 @@ func (p *pinger) connect() (fd int, err error) {
 	return fd, os.NewSyscallError("write", err)
 }
 
-// clock is never 0.
-func (p *pinger) clock() time.Duration { return time.Since(p.base) }
+// clock is never 0. It is the kernel's clock for arrivals, not the monotonic one.
+func (p *pinger) clock() time.Duration { return time.Now().Round(0).Sub(p.base) }
 
 // run pings until the time is over, and then waits for what is under way.
 func (p *pinger) run(d time.Duration) (r pings) {
@@ -236,7 +245,7 @@ func (p *pinger) send(i int, since time.Duration) error {
 // receive takes what has come, and pings again where one is due.
 func (p *pinger) receive(i int, stop time.Duration) error {
 	c := &p.conns[i]
-	n, err := unix.Read(c.fd, p.buf[:])
+	n, at, err := arrival.Receive(c.fd, p.buf[:], p.oob[:])
 	switch {
 	case err == unix.EAGAIN:
 		return nil
@@ -249,7 +258,7 @@ func (p *pinger) receive(i int, stop time.Duration) error {
 		return nil
 	}
 	now := p.clock()
-	p.took = append(p.took, now-c.since)
+	p.took = append(p.took, at.Sub(p.base)-c.since)
 	p.under--
 	c.since = 0
 	switch {

@@ -67,8 +67,6 @@ var mutations = []mutation{
 		"\t\ts.edges |= sm.Write\n", "\t\ts.edges |= 0\n"},
 	{"wake of a running task lost", "sm/scheduler.go",
 		"\t\tt.flags |= flagAgain\n", ""},
-	{"error after data dropped", "tcp.go",
-		"\t\t\tc.postpone(err)\n", ""},
 	{"accept forgets the edge when it rests", "listen.go",
 		"\t\t\ts.readStopped() // the connection waits on, and makes no second edge\n", ""},
 	{"write that would block is charged", "tcp.go",

@@ -79,8 +79,9 @@ func WithChecks() LoopOption { return func(c *loopConfig) { c.check = true } }
 
 // WithBudget sets how many socket operations one step may begin, and how many
 // bytes they may move before the next one is refused, so that no peer can keep
-// the loop to itself. What finds that it would block does not count. 0 keeps a default: sm.DefaultMaxOps, sm.DefaultMaxBytes. It
-// panics when either is negative: nothing would ever be allowed.
+// the loop to itself. What finds that it would block does not count. 0 keeps a
+// default: sm.DefaultMaxOps, sm.DefaultMaxBytes. It panics when either is
+// negative: nothing would ever be allowed.
 func WithBudget(ops, bytes int) LoopOption {
 	if ops < 0 || bytes < 0 {
 		panic(fmt.Sprintf("stepio: WithBudget: %d operations, %d bytes", ops, bytes))

@@ -184,8 +184,8 @@ func (c *TCPConn) end() error {
 // written. Reading goes on.
 func (c *TCPConn) CloseWrite() error { return c.shutdown("CloseWrite", unix.SHUT_WR) }
 
-// CloseRead ends the input: Read answers io.EOF from now on. On Linux the peer
-// is not told.
+// CloseRead ends the input: Read answers io.EOF from now on, or what the
+// connection has failed with. On Linux the peer is not told.
 func (c *TCPConn) CloseRead() error { return c.shutdown("CloseRead", unix.SHUT_RD) }
 
 func (c *TCPConn) shutdown(method string, how int) error {

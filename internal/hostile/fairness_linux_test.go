@@ -58,10 +58,10 @@ var (
 	// As fast as they are answered: the server has no time to spare to begin with.
 	incessant = load{"1,000 pingers without a pause", 0}
 	// A few hundredths of what the server can do, so that a ping finds it idle when
-	// there is no flood. Nothing is promised of it: a flood over the loopback has the
-	// kernel do most of the flooder's work inside the server's own system calls, for
-	// milliseconds at a time, and no budget of a step can interrupt that. The figure
-	// with 64 times the budget, which is the same, says so.
+	// there is no flood. Nothing is promised of it: its 99th percentile beside a flood
+	// is some milliseconds, and no smaller budget of a step would make it less, as
+	// the figure with 64 times the budget suggests. Why is not proven:
+	// docs/reliability.md.
 	paced = load{"1,000 pingers, 4 a second each", 250 * time.Millisecond}
 )
 

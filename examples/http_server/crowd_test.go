@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/stdin"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -187,7 +188,11 @@ func crowdMain() error {
 	c := &crowd{loop: loop, addr: addr}
 	ended := make(chan error, 1)
 	go func() { ended <- loop.Run() }()
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+	orders, err := stdin.Pipe()
+	if err != nil {
+		return err
+	}
+	for in := bufio.NewScanner(orders); in.Scan(); {
 		done := make(chan error, 1)
 		if err := loop.Post(func() { done <- c.do(in.Text()) }); err != nil {
 			return err

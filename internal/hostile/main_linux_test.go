@@ -11,6 +11,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"github.com/stepio-go/stepio/internal/stdin"
 )
 
 // What the tests share: their flags, the table of figures, and the roles that
@@ -36,7 +38,11 @@ var roles = map[string]func(in *json.Decoder, out *json.Encoder) error{
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
-		if err := roles[role](json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)); err != nil {
+		in, err := stdin.Pipe()
+		if err == nil {
+			err = roles[role](json.NewDecoder(in), json.NewEncoder(os.Stdout))
+		}
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
 			os.Exit(1)
 		}

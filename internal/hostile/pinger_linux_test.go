@@ -180,7 +180,7 @@ func (p *pinger) pingFor(d time.Duration) error {
 	var gap time.Duration
 	if p.config.Interval == 0 {
 		for i := range p.conns {
-			if err := p.send(i, begun); err != nil {
+			if err := p.send(i, p.clock()); err != nil {
 				return err
 			}
 		}

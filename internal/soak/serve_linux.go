@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/stdin"
 )
 
 // The servers are a process of its own, so that memory, processor time and
@@ -59,12 +60,13 @@ type answer struct {
 
 // runRole is the life of a child. It returns its exit code.
 func runRole(role string) int {
-	var err error
-	switch role {
-	case roleServer:
-		err = new(server).obey(os.Stdin, os.Stdout)
-	case roleControl:
-		err = serveControl(os.Stdin, os.Stdout)
+	in, err := stdin.Pipe()
+	switch {
+	case err != nil:
+	case role == roleServer:
+		err = new(server).obey(in, os.Stdout)
+	case role == roleControl:
+		err = serveControl(in, os.Stdout)
 	default:
 		err = fmt.Errorf("no such role: %q", role)
 	}

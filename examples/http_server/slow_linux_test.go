@@ -5,12 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,15 +16,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/stepio-go/stepio/internal/arrival"
 )
 
 // Slow clients: thousands of them must not be noticed by the others. The server is
@@ -142,165 +136,6 @@ func tellAll(crowds []*slowClients) (sum crowdState) {
 		sum.Failed += s.Failed
 	}
 	return sum
-}
-
-// window is what polite clients have seen in some time.
-type window struct {
-	mu       sync.Mutex
-	kept     []time.Duration // of requests on connections that stay
-	anew     []time.Duration // of connections with one request each
-	failures []error
-}
-
-func (w *window) note(list *[]time.Duration, took time.Duration, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil {
-		w.failures = append(w.failures, err)
-		return
-	}
-	*list = append(*list, took)
-}
-
-// p99 is the time that one of a hundred takes longer than.
-func p99(list []time.Duration) time.Duration {
-	if len(list) == 0 {
-		return 0
-	}
-	slices.Sort(list)
-	return list[len(list)*99/100]
-}
-
-const (
-	politeClients = 8
-	politePace    = 4 * time.Millisecond // between two requests of one
-	politeAnew    = 20 * time.Millisecond
-)
-
-// polite has clients ask for a while, on connections of their own that stay, and
-// one that connects anew each time. A request's time runs from its first byte to
-// when the kernel has the answer's last, connecting included where it is done: the
-// clients share a processor with the slow ones, and what they wait for there is
-// not the server's.
-func polite(ctx context.Context, addr string, during time.Duration) *window {
-	w := new(window)
-	ctx, cancel := context.WithTimeout(ctx, during)
-	defer cancel()
-	var all sync.WaitGroup
-	for i := range politeClients {
-		all.Go(func() {
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				w.note(nil, 0, err)
-				return
-			}
-			defer func() { _ = conn.Close() }() // everything was read
-			in, err := newArrivals(conn)
-			if err != nil {
-				w.note(nil, 0, err)
-				return
-			}
-			r := bufio.NewReader(in)
-			paced(ctx, politePace, politePace*time.Duration(i)/politeClients, func() {
-				began := time.Now().Round(0)
-				err := ask(conn, r)
-				w.note(&w.kept, in.last.Sub(began), err)
-			})
-		})
-	}
-	all.Go(func() {
-		paced(ctx, politeAnew, 0, func() {
-			began := time.Now().Round(0)
-			var in *arrivals
-			conn, err := net.Dial("tcp", addr)
-			if err == nil {
-				if in, err = newArrivals(conn); err == nil {
-					err = ask(conn, bufio.NewReader(in))
-				}
-				_ = conn.(*net.TCPConn).SetLinger(0) // leaves no TIME_WAIT
-				_ = conn.Close()
-			}
-			if err != nil {
-				w.note(nil, 0, err)
-				return
-			}
-			w.note(&w.anew, in.last.Sub(began), nil)
-		})
-	})
-	all.Wait()
-	return w
-}
-
-// arrivals reads a connection, and knows when the last of it arrived.
-type arrivals struct {
-	raw  syscall.RawConn
-	oob  [arrival.Room]byte
-	last time.Time
-}
-
-func newArrivals(conn net.Conn) (*arrivals, error) {
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = arrival.Note(int(fd)) })
-	return &arrivals{raw: raw}, errors.Join(err, failed)
-}
-
-func (a *arrivals) Read(p []byte) (n int, err error) {
-	waited := a.raw.Read(func(fd uintptr) bool {
-		n, a.last, err = arrival.Receive(int(fd), p, a.oob[:])
-		return !errors.Is(err, syscall.EAGAIN)
-	})
-	switch {
-	case waited != nil:
-		return 0, waited
-	case n == 0 && err == nil:
-		return 0, io.EOF
-	}
-	return n, err
-}
-
-// paced calls do once in a pace until the context ends; where it has taken
-// longer, it is late, and does not catch up.
-func paced(ctx context.Context, pace, after time.Duration, do func()) {
-	begin := time.NewTimer(after)
-	defer begin.Stop()
-	select {
-	case <-begin.C:
-	case <-ctx.Done():
-		return
-	}
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	for {
-		do()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// ask makes one request and reads the answer.
-func ask(conn net.Conn, r *bufio.Reader) error {
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(conn, get); err != nil {
-		return err
-	}
-	resp, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK || string(body) != hello {
-		return fmt.Errorf("answer %d, %q: %w", resp.StatusCode, body, err)
-	}
-	return nil
 }
 
 // awaitState waits until the crowds are in a state.

@@ -178,8 +178,9 @@ func (l *Loop) finish() {
 // what has become ready.
 func (l *Loop) turn() error {
 	var timeout time.Duration
+	brisk := false
 	if !l.sched.Busy() && l.mail.empty() {
-		l.yielder.yield() // what others post or wake meanwhile need not ring
+		brisk = l.yielder.yield() // what others post or wake meanwhile need not ring
 		l.mail.alert.Store(false)
 		// From here on a post or a wake rings; this is the last look.
 		timeout = l.sched.Timeout()
@@ -187,7 +188,7 @@ func (l *Loop) turn() error {
 			timeout = 0
 		}
 	}
-	n, err := l.poller.wait(l.events, timeout)
+	n, err := l.poller.wait(l.events, timeout, brisk)
 	l.mail.alert.Store(true)
 	if err != nil {
 		return err

@@ -86,8 +86,11 @@ func (p *epoll) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) error {
 
 func (p *epoll) remove(fd int, _ sm.Dir) error { return p.ctl(unix.EPOLL_CTL_DEL, fd, 0, 0) }
 
-func (p *epoll) wait(events []event, timeout time.Duration) (int, error) {
-	n, errno := epollWait(p.fd, p.buf[:min(len(p.buf), len(events))], millis(timeout))
+func (p *epoll) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
+	if brisk && (timeout < 0 || timeout > briskFor) {
+		timeout = briskFor
+	}
+	n, errno := epollWait(p.fd, p.buf[:min(len(p.buf), len(events))], millis(timeout), brisk)
 	if errno != 0 {
 		if errno == unix.EINTR {
 			return 0, nil

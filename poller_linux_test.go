@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/sm"
 )
 
 // A wake whose write fails finds another way: the loop would sleep on.
@@ -21,7 +23,7 @@ func TestEpollWakesWithoutAWrite(t *testing.T) {
 		{"one whose counter is full", 1, func(p *epoll) error {
 			_, err := unix.Write(p.eventfd, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 			require.NoError(t, err)
-			_, err = p.wait(events, 0) // takes the edge of that write
+			_, err = p.wait(events, 0, false) // takes the edge of that write
 			require.NoError(t, err)
 			return p.wake()
 		}},
@@ -34,11 +36,39 @@ func TestEpollWakesWithoutAWrite(t *testing.T) {
 			for range c.times {
 				require.NoError(t, c.wake(p))
 				start := time.Now()
-				n, err := p.wait(events, patience)
+				n, err := p.wait(events, patience, false)
 				require.NoError(t, err)
 				assert.Zero(t, n, "a wake is no event")
 				assert.Less(t, time.Since(start), patience/2)
 			}
 		})
 	}
+}
+
+// A brisk wait ends with an event, and if there is none in a while nevertheless.
+func TestEpollBriskWaitsEnd(t *testing.T) {
+	made, err := newPoller(1)
+	require.NoError(t, err)
+	p := made.(*epoll)
+	defer func() { assert.NoError(t, p.close()) }()
+	var pipe [2]int
+	require.NoError(t, unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC))
+	defer func() { assert.NoError(t, unix.Close(pipe[0])) }()
+	defer func() { assert.NoError(t, unix.Close(pipe[1])) }()
+	require.NoError(t, p.add(pipe[0], 7, sm.Read, false))
+	events := make([]event, 8)
+	for _, timeout := range []time.Duration{-1, time.Hour, briskFor, time.Microsecond} {
+		n, err := p.wait(events, timeout, true) // without an end, the test has none
+		require.NoError(t, err)
+		assert.Zero(t, n)
+	}
+	_, err = unix.Write(pipe[1], []byte{1})
+	require.NoError(t, err)
+	n := 0
+	for end := time.Now().Add(patience); n == 0 && time.Now().Before(end); { // the runtime may interrupt it
+		n, err = p.wait(events, -1, true)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, n)
+	assert.Equal(t, uint64(7), events[0].key)
 }

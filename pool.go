@@ -97,6 +97,7 @@ func (p *Pool) worker() {
 
 // run keeps a panic from ending the worker.
 func run(w work) {
+	defer unfinished.Add(-1)
 	defer func() {
 		if v := recover(); v != nil {
 			logReport(nil, newPanicError(v))
@@ -134,6 +135,7 @@ func (p *Pool) submit(e *errand, patient bool) error {
 		return ErrQueueFull
 	}
 	p.line.push(e)
+	unfinished.Add(1)
 	if p.idle > 0 {
 		p.wanted.Signal()
 		handed.Add(1)
@@ -149,6 +151,7 @@ func (p *Pool) withdraw(e *errand, queued func() bool) bool {
 		return false
 	}
 	p.line.remove(e)
+	unfinished.Add(-1)
 	return true
 }
 

@@ -8,8 +8,19 @@ import (
 	"github.com/stepio-go/stepio/sm"
 )
 
-// How a loop and the Go scheduler get on. A loop waits through the scheduler,
-// so that others can have its processor meanwhile, and before a wait it yields:
+// How a loop and the Go scheduler get on.
+//
+// A loop waits through the scheduler, so that others can have its processor
+// meanwhile. That is not free when it has the only one, or there are no more than
+// loops: the runtime's monitor looks every 20 µs as long as it finds something to
+// do, takes the processor of who is in a syscall at two looks, and wakes a thread
+// for it, which finds nothing to run; and the loop that returns waits for that
+// thread. With an event every 250 µs a request costs three times as much as with the
+// processor kept. So while events come briskly, a wait keeps it, for briskFor at
+// most: others run when the loop yields, before it. Not while a pool has an errand,
+// whose worker may come back from a syscall at any time.
+//
+// Before a wait the loop yields:
 //
 //   - Every few milliseconds, whatever else there is. The runtime's monitor takes
 //     the processor of a goroutine that it finds in a syscall, and that has not
@@ -28,20 +39,28 @@ import (
 // figures.
 type yielder struct {
 	last    time.Duration // when it was due, by sm.Monotonic
+	waited  time.Duration // when the last wait was about to begin
 	alone   bool          // as of then, there is one processor
 	crowded bool          // as of then, there is none that no loop has
 	handed  uint32        // handed, at the last wait
 }
 
-const yieldEvery = 5 * time.Millisecond
-
-var (
-	running atomic.Int32  // loops in Run
-	handed  atomic.Uint32 // how often a pool has called a worker
+const (
+	yieldEvery = 5 * time.Millisecond
+	// briskFor is how long a wait may keep the processor. With yieldEvery it stays
+	// below the 10 ms after which the monitor interrupts who keeps one.
+	briskFor = 4 * time.Millisecond
 )
 
-// yield is called before each wait that may block.
-func (y *yielder) yield() {
+var (
+	running    atomic.Int32  // loops in Run
+	handed     atomic.Uint32 // how often a pool has called a worker
+	unfinished atomic.Int32  // errands that pools were given
+)
+
+// yield is called before each wait that may block, and answers whether it may keep
+// the processor.
+func (y *yielder) yield() (brisk bool) {
 	now := sm.Monotonic()
 	due := now-y.last >= yieldEvery
 	if due {
@@ -54,6 +73,9 @@ func (y *yielder) yield() {
 	if due || y.alone || y.crowded && called {
 		runtime.Gosched()
 	}
+	brisk = y.crowded && now-y.waited < briskFor && !called && unfinished.Load() == 0
+	y.waited = now
+	return brisk
 }
 
 func (y *yielder) look(processors, loops int) {

@@ -15,14 +15,14 @@ import (
 // waitSpy looks at the world before every wait that may block.
 type waitSpy struct {
 	poller
-	look func()
+	look func(brisk bool)
 }
 
-func (p waitSpy) wait(events []event, timeout time.Duration) (int, error) {
+func (p waitSpy) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
 	if timeout != 0 {
-		p.look()
+		p.look(brisk)
 	}
-	return p.poller.wait(events, timeout)
+	return p.poller.wait(events, timeout, brisk)
 }
 
 // With one processor, what a step has made ready runs before the loop waits: it
@@ -35,7 +35,7 @@ func TestYieldComesBeforeTheWaitWhenThereIsOneProcessor(t *testing.T) {
 	defer pool.Stop()
 	const jobs = 100
 	submitted, ran, behind, waits := 0, atomic.Int64{}, 0, 0
-	w.Loop.poller = waitSpy{w.Loop.poller, func() {
+	w.Loop.poller = waitSpy{w.Loop.poller, func(bool) {
 		waits++
 		if int(ran.Load()) < submitted {
 			behind++
@@ -75,6 +75,130 @@ func TestYieldKnowsWhoHasAProcessor(t *testing.T) {
 		assert.Equal(t, c.alone, y.alone, "%+v", c)
 		assert.Equal(t, c.crowded, y.crowded, "%+v", c)
 	}
+}
+
+// A wait may keep the processor when the one before was a moment ago, no processor
+// is idle, and no pool has an errand.
+func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		processors int
+		since      time.Duration // the wait before
+		errands    int32
+		brisk      bool
+	}{
+		{"a moment ago", 1, 0, 0, true},
+		{"long ago", 1, briskFor, 0, false},
+		{"a processor is idle", 2, 0, 0, false},
+		{"a pool has an errand", 1, 0, 1, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Zero(t, unfinished.Load())
+			unfinished.Add(c.errands)
+			defer unfinished.Add(-c.errands)
+			var got bool
+			// What else the machine does may lie between a moment ago and now.
+			for try := 0; try < 100 && (try == 0 || got != c.brisk); try++ {
+				now := sm.Monotonic()
+				y := yielder{last: now, waited: now - c.since, handed: handed.Load()}
+				y.look(c.processors, 1)
+				got = y.yield()
+			}
+			assert.Equal(t, c.brisk, got)
+		})
+	}
+}
+
+// ticks has a loop, which has the only processor, wait for a time so many times. It
+// tells how many of those waits were brisk.
+func ticks(t *testing.T, n int, every time.Duration) (brisk int) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	w := newTestLoop(t)
+	w.Loop.poller = waitSpy{w.Loop.poller, func(is bool) {
+		if is {
+			brisk++
+		}
+	}}
+	w.spawn(func(task *sm.Task) sm.Await {
+		if n--; n == 0 {
+			w.Stop()
+			return sm.Done
+		}
+		return sm.Park.Until(time.Now().Add(every))
+	})
+	w.run()
+	assert.NoError(t, w.joined())
+	return brisk
+}
+
+func TestBriskWaitsAreThoseOfABusyLoop(t *testing.T) {
+	assert.Positive(t, ticks(t, 200, time.Millisecond))
+	// After a wait that has found nothing for so long, the next gives the processor
+	// away; some are cut short by the runtime's signals.
+	assert.LessOrEqual(t, ticks(t, 20, 3*briskFor), 10)
+}
+
+// Others have their turn beside a loop that has the only processor and keeps it
+// while it waits.
+func TestBriskWaitsLetOthersRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	w := newTestLoop(t)
+	turns, brisk := atomic.Int64{}, 0
+	w.Loop.poller = waitSpy{w.Loop.poller, func(is bool) {
+		if is {
+			brisk++
+		}
+	}}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				turns.Add(1)
+				runtime.Gosched()
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	end := time.Now().Add(patience)
+	w.spawn(func(task *sm.Task) sm.Await {
+		if turns.Load() >= 50 && brisk >= 50 || time.Now().After(end) {
+			w.Stop()
+			return sm.Done
+		}
+		return sm.Park.Until(time.Now().Add(time.Millisecond))
+	})
+	w.run()
+	assert.NoError(t, w.joined())
+	close(stop)
+	<-stopped
+	assert.GreaterOrEqual(t, turns.Load(), int64(50))
+	assert.GreaterOrEqual(t, brisk, 50)
+}
+
+func TestPoolCountsItsErrands(t *testing.T) {
+	require.Zero(t, unfinished.Load())
+	pool := NewPool(1, 16)
+	started, release := make(chan struct{}), make(chan struct{})
+	require.NoError(t, pool.TrySubmit(func() { close(started); <-release }))
+	<-started
+	require.NoError(t, pool.TrySubmit(func() { panic("planted") }))
+	require.NoError(t, pool.TrySubmit(runtime.Goexit))
+	waiting := &plain{}
+	waiting.errand.work = waiting
+	require.NoError(t, pool.submit(&waiting.errand, true))
+	assert.EqualValues(t, 4, unfinished.Load())
+	require.True(t, pool.withdraw(&waiting.errand, func() bool { return true }))
+	assert.EqualValues(t, 3, unfinished.Load())
+	close(release)
+	pool.Stop()
+	pool.Join()
+	assert.Zero(t, unfinished.Load())
+	assert.ErrorIs(t, pool.TrySubmit(func() {}), ErrPoolClosed)
+	assert.Zero(t, unfinished.Load(), "what was refused")
 }
 
 func TestYieldFollowsAPoolThatWasGivenWork(t *testing.T) {

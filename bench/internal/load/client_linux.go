@@ -186,6 +186,8 @@ func (s Spec) validate() error {
 	least, smallest, biggest := 0, 16, 1<<30
 	switch s.Kind {
 	case Echo:
+	case Paced:
+		least = 1
 	case HTTP:
 		smallest = 0
 	case UDP:
@@ -202,8 +204,10 @@ func (s Spec) validate() error {
 		return fmt.Errorf("%s: %d connections", s.Kind, s.Conns)
 	case s.Size < smallest || s.Size > biggest:
 		return fmt.Errorf("%s: messages of %d bytes", s.Kind, s.Size)
-	case s.Depth < 1 || s.Depth > 1 && (s.Kind == Churn || s.Kind == Fanout):
+	case s.Depth < 1 || s.Depth > 1 && (s.Kind == Churn || s.Kind == Fanout || s.Kind == Paced):
 		return fmt.Errorf("%s: depth %d", s.Kind, s.Depth)
+	case s.Pace < 0 || (s.Pace > 0) != (s.Kind == Paced):
+		return fmt.Errorf("%s: a pace of %v", s.Kind, s.Pace)
 	}
 	return nil
 }

@@ -120,6 +120,8 @@ func TestClientRunsEveryKind(t *testing.T) {
 		{"a pipeline that is answered in pieces of 7 bytes", serveEcho(t, 7, honest), Spec{Kind: Echo, Conns: 2, Size: 70, Depth: 4}},
 		{"64 KiB messages", serveEcho(t, 64<<10, honest), Spec{Kind: Echo, Conns: 4, Size: 64 << 10, Depth: 1}},
 		{"a message that fills no socket buffer at once", serveEcho(t, 1000, honest), Spec{Kind: Echo, Conns: 2, Size: 3_000_000, Depth: 2}},
+		{"a pace", serveEcho(t, 64, honest), Spec{Kind: Paced, Conns: 10, Size: 64, Depth: 1, Pace: 100 * time.Microsecond}},
+		{"a pace that one connection cannot keep", serveEcho(t, 64, honest), Spec{Kind: Paced, Conns: 1, Size: 64, Depth: 1, Pace: 100 * time.Nanosecond}},
 		{"churn", serveEcho(t, 64, honest), Spec{Kind: Churn, Conns: 5, Size: 64, Depth: 1}},
 		{"churn of long messages", serveEcho(t, 1<<16, honest), Spec{Kind: Churn, Conns: 2, Size: 1 << 20, Depth: 1}},
 		{"datagrams", serveUDP(t, func(_ int, b []byte) []byte { return b }), Spec{Kind: UDP, Conns: 5, Size: 64, Depth: 1}},
@@ -169,6 +171,35 @@ func TestClientCountsWhatTheServerSaw(t *testing.T) {
 	require.Equal(t, before+w.Requests, count())
 	require.Zero(t, w.CPU)
 	must(t, c, Command{Op: "close"})
+}
+
+// A paced load is of as many messages as fit its window, and those that could not
+// go out in their turn count from it.
+func TestPacedLoadKeepsItsPace(t *testing.T) {
+	const stop, pause = 20, 50 * time.Millisecond
+	addr := serveEcho(t, 64, func(_, n int, msg []byte) ([]byte, error) {
+		if n == stop {
+			time.Sleep(pause)
+		}
+		return msg, nil
+	})
+	c := testClient(t)
+	must(t, c, Command{Op: "open", Spec: Spec{Kind: Paced, Addr: addr, Conns: 1, Size: 64, Depth: 1, Pace: time.Millisecond}})
+	w := must(t, c, Command{Op: "run", Window: 100 * time.Millisecond})
+	must(t, c, Command{Op: "close"})
+	require.LessOrEqual(t, w.Requests, int64(100))
+	require.Greater(t, w.Requests, int64(90), "on a machine that is not too busy")
+	h, err := hdrhistogram.Decode(w.Latency)
+	require.NoError(t, err)
+	// The pause is the wait of one message, and of those behind it for what is left.
+	require.GreaterOrEqual(t, h.Max(), int64(pause)*99/100)
+	late := 0
+	for _, bar := range h.Distribution() {
+		if bar.To >= int64(pause)/5 {
+			late += int(bar.Count)
+		}
+	}
+	require.GreaterOrEqual(t, late, int(pause/time.Millisecond)*3/5)
 }
 
 // spin uses that much CPU time, by the thread's own clock.
@@ -395,6 +426,10 @@ func TestClientRefusesBadCommands(t *testing.T) {
 		{"messages of 65 bytes", with(func(s *Spec) { s.Kind, s.Size = Fanout, 65 })},
 		{"depth 0", with(func(s *Spec) { s.Depth = 0 })},
 		{"depth 2", with(func(s *Spec) { s.Kind, s.Depth = Churn, 2 })},
+		{"depth 3", with(func(s *Spec) { s.Kind, s.Depth, s.Pace = Paced, 3, 1 })},
+		{"paced: a pace of 0s", with(func(s *Spec) { s.Kind = Paced })},
+		{"echo: a pace of 1ns", with(func(s *Spec) { s.Pace = 1 })},
+		{"paced: 0 connections", with(func(s *Spec) { s.Kind, s.Conns, s.Pace = Paced, 0, 1 })},
 		{"-1 connections", with(func(s *Spec) { s.Conns = -1 })},
 		{"0 connections", with(func(s *Spec) { s.Kind, s.Conns = UDP, 0 })},
 		{"not an IPv4 address", with(func(s *Spec) { s.Addr = "[::1]:9" })},

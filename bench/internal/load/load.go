@@ -14,6 +14,10 @@ const (
 	// Echo keeps Depth messages of Size bytes under way on each of Conns TCP
 	// connections; a request is one message back, every byte verified.
 	Echo Kind = "echo"
+	// Paced sends a message of Size bytes each Pace, whatever the server does, on each
+	// of Conns TCP connections in turn: a load that leaves it time to spare. A request
+	// is one message back.
+	Paced Kind = "paced"
 	// Churn keeps Conns connections going that each connect, exchange one message,
 	// and close with a reset (no TIME_WAIT); a request is all of that.
 	Churn Kind = "churn"
@@ -36,6 +40,8 @@ type Spec struct {
 	Conns int    `json:"conns"` // active connections or sockets; for Fanout, subscribers
 	Size  int    `json:"size"`  // bytes of a message, at least 16
 	Depth int    `json:"depth"` // messages under way on each connection, at least 1
+
+	Pace time.Duration `json:"pace,omitempty"` // nanoseconds from message to message; Paced alone has one
 }
 
 // A Command is one line of the client's input.

@@ -260,15 +260,18 @@ func (c *client) protocolOf(n, depth int) protocol {
 	return newMessages(c.spec.Size, depth)
 }
 
-// openStreams opens the connections of Echo and HTTP. Those of Churn come and
+// openStreams opens the connections of Echo, Paced and HTTP. Those of Churn come and
 // go; one exchange shows that the server is there.
 func (c *client) openStreams() error {
 	g := &group{
 		c: c, class: active, name: "connection", proto: c.protocolOf(c.spec.Conns, c.spec.Depth),
 		depth: c.spec.Depth, renewal: resend,
 	}
-	if c.spec.Kind == Churn {
+	switch c.spec.Kind {
+	case Churn:
 		g.renewal = reconnect
+	case Paced:
+		g.renewal = rest
 	}
 	c.handlers[active] = g
 	c.begin = g.begin

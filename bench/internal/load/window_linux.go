@@ -39,7 +39,11 @@ func (c *client) run(window time.Duration, pid int) (Window, error) {
 	if err != nil {
 		return Window{}, err
 	}
-	elapsed, err := c.drive(window)
+	drive := c.drive
+	if c.spec.Kind == Paced {
+		drive = c.drivePaced
+	}
+	elapsed, err := drive(window)
 	if err != nil {
 		return Window{}, err
 	}

@@ -83,6 +83,7 @@ type group struct {
 // groups are the sections in the order of the page.
 var groups = []group{
 	{result.GroupEcho, "Echo over the number of connections"},
+	{result.GroupPaced, "A server with time to spare"},
 	{result.GroupSize, "Larger messages and pipelining"},
 	{result.GroupIdle, "Active connections among idle ones"},
 	{result.GroupChurn, "Connections that come and go"},

@@ -54,6 +54,7 @@ type Group string
 // The groups, in the order of the report.
 const (
 	GroupEcho    Group = "echo"    // 64 B echo over the number of connections
+	GroupPaced   Group = "paced"   // 64 B echo at a rate that leaves the server time to spare
 	GroupSize    Group = "size"    // larger messages, pipelining
 	GroupIdle    Group = "idle"    // many idle connections
 	GroupChurn   Group = "churn"   // connections that come and go

@@ -25,6 +25,8 @@ type Scenario struct {
 	Only []string
 	// Not names who does not.
 	Not []string
+	// Pace, of a paced load, is the time from message to message.
+	Pace time.Duration
 	// Stretch makes the windows that many times longer: for requests that are few.
 	Stretch int
 	// Points, of the density scenario alone: idle connections to weigh a server at.
@@ -48,6 +50,12 @@ func Scenarios() []Scenario {
 	add := func(s Scenario) { all = append(all, s) }
 	for _, conns := range []int{1, 100, 1000, 10000} {
 		add(tcpEcho(fmt.Sprintf("echo-64B-%d", conns), result.GroupEcho, conns, 64, 1))
+	}
+	for _, rate := range []int{1000, 8000} {
+		s := tcpEcho(fmt.Sprintf("paced-%d", rate), result.GroupPaced, 100, 64, 1)
+		s.Kind, s.Pace, s.Stretch = load.Paced, time.Second/time.Duration(rate), 3
+		s.Title = fmt.Sprintf("TCP echo 64 B, %d messages a second on 100 connections in turn", rate)
+		add(s)
 	}
 	add(tcpEcho("pipeline-16", result.GroupSize, 100, 64, 16))
 	add(tcpEcho("echo-4KiB", result.GroupSize, 100, 4<<10, 1))
@@ -138,7 +146,7 @@ func tcpEcho(id string, group result.Group, conns, size, depth int) Scenario {
 
 // spec is the client's part of the scenario on a server at addr.
 func (s *Scenario) spec(addr string) load.Spec {
-	return load.Spec{Kind: s.Kind, Addr: addr, Conns: s.Conns, Size: s.Size, Depth: s.Depth}
+	return load.Spec{Kind: s.Kind, Addr: addr, Conns: s.Conns, Size: s.Size, Depth: s.Depth, Pace: s.Pace}
 }
 
 // files is the number of descriptors that a process of the scenario needs.

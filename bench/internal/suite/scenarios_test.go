@@ -11,7 +11,7 @@ import (
 
 func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
 	want := []string{
-		"echo-64B-1", "echo-64B-100", "echo-64B-1000", "echo-64B-10000", "pipeline-16", "echo-4KiB", "echo-64KiB",
+		"echo-64B-1", "echo-64B-100", "echo-64B-1000", "echo-64B-10000", "paced-1000", "paced-8000", "pipeline-16", "echo-4KiB", "echo-64KiB",
 		"active-100", "active-100-idle-15000", "density", "churn", "udp-64B", "http-hello", "http-hello-pipelined",
 		"fanout-1000", "fanout-10000",
 	}

@@ -121,8 +121,8 @@ func (r *regular) ask(then time.Time) error {
 	return nil
 }
 
-// receive takes what has come. It answers how long the request took, once all of its
-// answer is here.
+// receive takes what has come. Once all of an answer is here, it answers how long the
+// request took.
 func (r *regular) receive(buf, oob []byte) (took time.Duration, complete bool, err error) {
 	n, at, err := arrival.Receive(r.fd, buf, oob)
 	switch {
@@ -144,6 +144,18 @@ func (r *regular) receive(buf, oob []byte) (took time.Duration, complete bool, e
 	took = at.Sub(r.began)
 	r.began = time.Time{}
 	return took, true, nil
+}
+
+// next asks anew where a turn has passed before the answer arrived, as from that
+// turn; and from now where it has passed before this thread looked.
+func (r *regular) next(arrived time.Time) error {
+	switch {
+	case r.late.IsZero():
+		return nil
+	case r.late.After(arrived):
+		return r.ask(time.Time{})
+	}
+	return r.ask(r.late)
 }
 
 // stay asks on connections that stay until the context ends, and waits for what is
@@ -178,14 +190,17 @@ func (w *window) stay(ctx context.Context, addr string) (err error) {
 		now := time.Now().Round(0)
 		over, waiting, next := ctx.Err() != nil, 0, now.Add(politePace)
 		for _, r := range all {
-			for ; !over && !r.due.After(now); r.due = r.due.Add(politePace) {
+			if turn := r.due; !over && !turn.After(now) {
+				for !r.due.After(now) { // this thread may be late by more than one turn
+					r.due = r.due.Add(politePace)
+				}
 				switch {
 				case r.began.IsZero():
 					if err := r.ask(time.Time{}); err != nil {
 						return err
 					}
 				case r.late.IsZero():
-					r.late = r.due
+					r.late = turn
 				}
 			}
 			if !r.began.IsZero() {
@@ -216,6 +231,7 @@ func (w *window) stay(ctx context.Context, addr string) (err error) {
 				continue
 			}
 			polled[i].Revents = 0
+			began := r.began
 			took, complete, err := r.receive(buf, oob)
 			if err != nil {
 				return err
@@ -224,10 +240,8 @@ func (w *window) stay(ctx context.Context, addr string) (err error) {
 				continue
 			}
 			w.kept = append(w.kept, took)
-			if !r.late.IsZero() {
-				if err := r.ask(r.late); err != nil {
-					return err
-				}
+			if err := r.next(began.Add(took)); err != nil {
+				return err
 			}
 		}
 	}

@@ -84,7 +84,8 @@ func places(t *testing.T) (server, crowd []string) {
 	}
 	taskset, chrt := tool(t, "taskset"), tool(t, "chrt") // util-linux
 	require.GreaterOrEqual(t, runtime.NumCPU(), 2)
-	spin := exec.CommandContext(t.Context(), taskset, "-c", "0", chrt, "--idle", "0", "sh", "-c", "while :; do :; done")
+	spin := exec.CommandContext(t.Context(), taskset, "-c", "0", chrt, "--idle", "0", "sh", "-c",
+		"while kill -0 $PPID; do i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; done") // ends with this process
 	require.NoError(t, spin.Start())
 	t.Cleanup(func() { assert.Error(t, spin.Wait(), "it has no end of its own") })
 	out, err := exec.Command(taskset, "-a", "-c", "-p", "1", strconv.Itoa(os.Getpid())).CombinedOutput()

@@ -22,7 +22,7 @@ type poller interface {
 	// after timeout rounded up to what the kernel counts in, never when it is
 	// negative; and early, perhaps with no event, when wake was called. An
 	// interrupted wait returns no event and no error. One that is brisk may keep the
-	// processor of the Go scheduler (yielder), and then ends after briskFor.
+	// processor of the Go scheduler (WithOwnProcessor), and then ends after briskFor.
 	wait(events []event, timeout time.Duration, brisk bool) (n int, err error)
 	// wake makes the current wait return, or the next one. Any goroutine.
 	wake() error

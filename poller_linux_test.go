@@ -1,6 +1,8 @@
 package stepio
 
 import (
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,4 +73,47 @@ func TestEpollBriskWaitsEnd(t *testing.T) {
 	}
 	require.Equal(t, 1, n)
 	assert.Equal(t, uint64(7), events[0].key)
+}
+
+// A brisk wait keeps the only processor: a goroutine that comes back from a syscall
+// goes on when it is over. During another wait the runtime's monitor, which such a
+// goroutine keeps awake, takes the processor for it.
+func TestEpollBriskWaitsKeepTheProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	made, err := newPoller(1)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, made.close()) }()
+	var rounds atomic.Int64
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 1e5}, nil); err != nil && err != unix.EINTR {
+				stopped <- err
+				return
+			}
+			rounds.Add(1)
+		}
+	}()
+	events := make([]event, 1)
+	during := func(brisk bool) (moved int64) {
+		for range 50 {
+			runtime.Gosched()
+			before := rounds.Load()
+			_, err := made.wait(events, briskFor, brisk)
+			moved += rounds.Load() - before
+			require.NoError(t, err)
+		}
+		return moved
+	}
+	kept, given := during(true), during(false)
+	close(stop)
+	require.NoError(t, <-stopped)
+	t.Logf("the other one went round %d times beside brisk waits, %d times beside others", kept, given)
+	assert.Less(t, kept, given/2)
 }

@@ -8,19 +8,8 @@ import (
 	"github.com/stepio-go/stepio/sm"
 )
 
-// How a loop and the Go scheduler get on.
-//
-// A loop waits through the scheduler, so that others can have its processor
-// meanwhile. That is not free when it has the only one, or there are no more than
-// loops: the runtime's monitor looks every 20 µs as long as it finds something to
-// do, takes the processor of who is in a syscall at two looks, and wakes a thread
-// for it, which finds nothing to run; and the loop that returns waits for that
-// thread. With an event every 250 µs a request costs three times as much as with the
-// processor kept. So while events come briskly, a wait keeps it, for briskFor at
-// most: others run when the loop yields, before it. Not while a pool has an errand,
-// whose worker may come back from a syscall at any time.
-//
-// Before a wait the loop yields:
+// How a loop and the Go scheduler get on. A loop waits through the scheduler,
+// so that others can have its processor meanwhile, and before a wait it yields:
 //
 //   - Every few milliseconds, whatever else there is. The runtime's monitor takes
 //     the processor of a goroutine that it finds in a syscall, and that has not
@@ -37,7 +26,17 @@ import (
 //
 // A yield that finds nothing to do costs 0.2 µs. docs/internals.md has the
 // figures.
+//
+// To wait through the scheduler is dear where no processor is idle and an event
+// comes every 100 µs to 1 ms: the monitor takes the loop's in each wait, since it
+// finds it in the same one twice, and wakes a thread for it, which finds nothing to
+// run; and the loop that returns waits for that thread. A loop WithOwnProcessor
+// keeps it while events come briskly: the wait is a raw syscall, of briskFor at
+// most. It yields before each of those, for what it or anyone has made ready; but
+// while no processor is idle, the network poller of the Go runtime is asked by
+// its monitor alone, every 10 ms. That is why this is not for all.
 type yielder struct {
+	keeps   bool          // WithOwnProcessor
 	last    time.Duration // when it was due, by sm.Monotonic
 	waited  time.Duration // when the last wait was about to begin
 	alone   bool          // as of then, there is one processor
@@ -55,7 +54,7 @@ const (
 var (
 	running    atomic.Int32  // loops in Run
 	handed     atomic.Uint32 // how often a pool has called a worker
-	unfinished atomic.Int32  // errands that pools were given
+	unfinished atomic.Int32  // errands that pools were given and have not done
 )
 
 // yield is called before each wait that may block, and answers whether it may keep
@@ -70,11 +69,14 @@ func (y *yielder) yield() (brisk bool) {
 	calls := handed.Load()
 	called := calls != y.handed
 	y.handed = calls
-	if due || y.alone || y.crowded && called {
+	if y.keeps {
+		// A worker may come back from a syscall at any time, and want a processor.
+		brisk = y.crowded && now-y.waited < briskFor && !called && unfinished.Load() == 0
+		y.waited = now
+	}
+	if due || y.alone || brisk || y.crowded && called {
 		runtime.Gosched()
 	}
-	brisk = y.crowded && now-y.waited < briskFor && !called && unfinished.Load() == 0
-	y.waited = now
 	return brisk
 }
 

@@ -77,20 +77,24 @@ func TestYieldKnowsWhoHasAProcessor(t *testing.T) {
 	}
 }
 
-// A wait may keep the processor when the one before was a moment ago, no processor
-// is idle, and no pool has an errand.
+// A wait may keep the processor when the loop is to, the wait before was a moment
+// ago, no processor is idle, and no pool has an errand.
 func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
 	for _, c := range []struct {
 		name       string
+		keeps      bool
 		processors int
 		since      time.Duration // the wait before
+		called     uint32        // workers, since
 		errands    int32
 		brisk      bool
 	}{
-		{"a moment ago", 1, 0, 0, true},
-		{"long ago", 1, briskFor, 0, false},
-		{"a processor is idle", 2, 0, 0, false},
-		{"a pool has an errand", 1, 0, 1, false},
+		{"a moment ago", true, 1, 0, 0, 0, true},
+		{"by default", false, 1, 0, 0, 0, false},
+		{"long ago", true, 1, briskFor, 0, 0, false},
+		{"a processor is idle", true, 2, 0, 0, 0, false},
+		{"a worker was called", true, 1, 0, 1, 0, false},
+		{"a pool has an errand", true, 1, 0, 0, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.Zero(t, unfinished.Load())
@@ -100,7 +104,7 @@ func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
 			// What else the machine does may lie between a moment ago and now.
 			for try := 0; try < 100 && (try == 0 || got != c.brisk); try++ {
 				now := sm.Monotonic()
-				y := yielder{last: now, waited: now - c.since, handed: handed.Load()}
+				y := yielder{keeps: c.keeps, last: now, waited: now - c.since, handed: handed.Load() - c.called}
 				y.look(c.processors, 1)
 				got = y.yield()
 			}
@@ -111,9 +115,9 @@ func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
 
 // ticks has a loop, which has the only processor, wait for a time so many times. It
 // tells how many of those waits were brisk.
-func ticks(t *testing.T, n int, every time.Duration) (brisk int) {
+func ticks(t *testing.T, n int, every time.Duration, options ...LoopOption) (brisk int) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	w := newTestLoop(t)
+	w := newTestLoop(t, options...)
 	w.Loop.poller = waitSpy{w.Loop.poller, func(is bool) {
 		if is {
 			brisk++
@@ -132,51 +136,50 @@ func ticks(t *testing.T, n int, every time.Duration) (brisk int) {
 }
 
 func TestBriskWaitsAreThoseOfABusyLoop(t *testing.T) {
-	assert.Positive(t, ticks(t, 200, time.Millisecond))
+	assert.Zero(t, ticks(t, 50, time.Millisecond))
+	assert.Positive(t, ticks(t, 200, time.Millisecond, WithOwnProcessor()))
 	// After a wait that has found nothing for so long, the next gives the processor
 	// away; some are cut short by the runtime's signals.
-	assert.LessOrEqual(t, ticks(t, 20, 3*briskFor), 10)
+	assert.LessOrEqual(t, ticks(t, 20, 3*briskFor, WithOwnProcessor()), 10)
 }
 
-// Others have their turn beside a loop that has the only processor and keeps it
-// while it waits.
-func TestBriskWaitsLetOthersRun(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	w := newTestLoop(t)
-	turns, brisk := atomic.Int64{}, 0
-	w.Loop.poller = waitSpy{w.Loop.poller, func(is bool) {
-		if is {
-			brisk++
-		}
-	}}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				turns.Add(1)
-				runtime.Gosched()
-				time.Sleep(time.Millisecond)
+// While two loops have the two processors, what a step has made ready runs before
+// a wait that keeps one.
+func TestBriskWaitsComeAfterWhatIsReady(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const steps = 200
+	type counts struct{ started, brisk, behind int }
+	var of [2]counts
+	var loops [2]*world
+	for i := range loops {
+		w, n, ran := newTestLoop(t, WithOwnProcessor()), &of[i], new(atomic.Int64)
+		w.Loop.poller = waitSpy{w.Loop.poller, func(brisk bool) {
+			if brisk {
+				n.brisk++
+				if int(ran.Load()) < n.started {
+					n.behind++
+				}
 			}
-		}
-	}()
-	end := time.Now().Add(patience)
-	w.spawn(func(task *sm.Task) sm.Await {
-		if turns.Load() >= 50 && brisk >= 50 || time.Now().After(end) {
-			w.Stop()
-			return sm.Done
-		}
-		return sm.Park.Until(time.Now().Add(time.Millisecond))
-	})
-	w.run()
-	assert.NoError(t, w.joined())
-	close(stop)
-	<-stopped
-	assert.GreaterOrEqual(t, turns.Load(), int64(50))
-	assert.GreaterOrEqual(t, brisk, 50)
+		}}
+		w.spawn(func(task *sm.Task) sm.Await {
+			if n.started == steps {
+				w.Stop()
+				return sm.Done
+			}
+			n.started++
+			go ran.Add(1)
+			return sm.Park.Until(time.Now().Add(time.Millisecond))
+		})
+		loops[i] = w
+	}
+	for _, w := range loops {
+		w.run()
+	}
+	for i, w := range loops {
+		assert.NoError(t, w.joined())
+		assert.Positive(t, of[i].brisk)
+		assert.Less(t, of[i].behind, of[i].brisk/2+1, "%+v", of[i]) // the runtime may preempt in between
+	}
 }
 
 func TestPoolCountsItsErrands(t *testing.T) {

@@ -65,7 +65,7 @@ func (s *service) start() (*generation, error) {
 		}
 		s.failures.add("report of %s: %v", chain, err)
 	})
-	group, err := stepio.NewGroup(s.loops, report)
+	group, err := stepio.NewGroup(s.loops, report, stepio.WithOwnProcessor())
 	if err != nil {
 		return nil, err
 	}

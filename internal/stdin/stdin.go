@@ -11,7 +11,12 @@ package stdin
 import (
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// kept would close the descriptor if it were forgotten.
+var kept *os.File
 
 // Pipe is standard input. If it is a pipe, as it is for a child process, the
 // goroutine that reads it waits in the runtime's poller and holds nothing
@@ -23,12 +28,17 @@ func Pipe() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode()&os.ModeNamedPipe == 0 {
-		return os.Stdin, nil
-	}
 	fd := os.Stdin.Fd()
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if info.Mode()&os.ModeNamedPipe == 0 || flags&unix.O_NONBLOCK != 0 {
+		return os.Stdin, nil // package os has seen to it
+	}
 	if err := syscall.SetNonblock(int(fd), true); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewFile(fd, os.Stdin.Name()), nil
+	kept = os.NewFile(fd, os.Stdin.Name())
+	return kept, nil
 }

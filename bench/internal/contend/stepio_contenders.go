@@ -49,7 +49,7 @@ var anyPort = netip.MustParseAddrPort("127.0.0.1:0")
 // fails ends the process: the client must not wait for it.
 func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error)) Start {
 	return func() (string, error) {
-		loop, err := stepio.NewLoop()
+		loop, err := stepio.NewLoop(stepio.WithOwnProcessor())
 		if err != nil {
 			return "", err
 		}

@@ -143,7 +143,8 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 		}
 		return err
 	}
-	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
+	// There is nothing else in this process.
+	if s.Group, err = stepio.NewGroup(*f.loops, stepio.WithOwnProcessor()); err != nil {
 		return err
 	}
 	limitProcessors(s.Group.Len())

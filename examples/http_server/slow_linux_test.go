@@ -29,7 +29,7 @@ import (
 // has the first processor to itself, and everybody else shares the second, where the
 // slow ones run when nobody else does (SCHED_IDLE): they stand for clients on machines of their own.
 // To itself means that it goes before what else the machine runs there
-// (SCHED_FIFO), which else takes it away for some milliseconds at a time, and that
+// (SCHED_FIFO), which otherwise takes it away for some milliseconds at a time, and that
 // the processor never sleeps: one of a virtual machine that does may be late in
 // waking by as much. Traces show both, and p99 beside them shows nothing else.
 

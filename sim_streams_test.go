@@ -77,6 +77,7 @@ type simEcho struct {
 	slow  bool // thinks before each wait
 	until time.Time
 	long  bool // ends by Linger
+	still bool // reads on when a write has failed
 	state simEchoState
 }
 
@@ -85,6 +86,7 @@ type simEchoState uint8
 const (
 	simEchoReading simEchoState = iota
 	simEchoWriting
+	simEchoDraining
 	simEchoEnding
 )
 
@@ -92,7 +94,7 @@ func newSimEcho(s *sim, c *TCPConn) *simEcho {
 	return &simEcho{
 		s: s, conn: c, room: simSize(s.rnd, sm.ScratchSize-1), edge: s.rnd.IntN(2) == 0,
 		lazy: s.rnd.IntN(2) == 0, once: s.rnd.IntN(2) == 0, slow: s.rnd.IntN(8) == 0,
-		long: s.rnd.IntN(2) == 0,
+		long: s.rnd.IntN(2) == 0, still: s.rnd.IntN(2) == 0,
 	}
 }
 
@@ -128,7 +130,11 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 				return a
 			}
 			if e.out.Err() != nil {
-				return sm.Done
+				if !e.still {
+					return sm.Done
+				}
+				e.state = simEchoDraining
+				continue
 			}
 			e.state = simEchoReading
 			if e.slow {
@@ -137,6 +143,17 @@ func (e *simEcho) Step(t *sm.Task) sm.Await {
 			}
 			if e.lazy {
 				return e.wait()
+			}
+		case simEchoDraining:
+			_, err := e.read(t.Scratch()[:e.room])
+			switch {
+			case err == ErrWouldBlock:
+				return e.wait()
+			case err == io.EOF:
+				e.s.ends(e.conn)
+				return sm.Done
+			case err != nil:
+				return sm.Done
 			}
 		case simEchoEnding:
 			return e.bye.Step(t)

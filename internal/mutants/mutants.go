@@ -71,6 +71,8 @@ var mutations = []mutation{
 		"\t\t\ts.readStopped() // the connection waits on, and makes no second edge\n", ""},
 	{"write that would block is charged", "tcp.go",
 		"\t\tif n == 0 {\n\t\t\tl.sched.Refund()\n\t\t}\n", ""},
+	{"reset that a write has found, forgotten", "tcp.go",
+		"\t\t\tc.cause = uint8(errno)\n", ""},
 	{"wake taken, and its task not resumed", "sm/scheduler.go",
 		"\t\t\tt.flags |= flagWoken\n\t\t\ts.resume(t)\n", "\t\t\tt.flags |= flagWoken\n"},
 	{"timer of a destroyed task left", "sm/ending.go",

@@ -91,16 +91,18 @@ func WithBudget(ops, bytes int) LoopOption {
 }
 
 // WithOwnProcessor is for programs that are a server and nothing else, with no
-// more processors (GOMAXPROCS) than loops: while events come in moments, the loop
-// keeps its processor of the Go scheduler while it waits. With an event every
-// 100 µs to 1 ms, a request then takes a third to a half of the CPU time. Under full
-// load, with a processor to spare, and while a Pool has work to do, it changes
-// nothing; nor on macOS, where a program cannot wait without the scheduler.
+// more processors (GOMAXPROCS) than loops. While every processor has such a loop,
+// and each of them has something to do every 4 ms, they keep their processors of the Go
+// scheduler while they wait. Short of full load a request then takes a half to a
+// third of the CPU time (docs/internals.md has figures). Under full load, with a loop
+// that is idle or a processor to spare, and while a Pool has work to do, waits are as
+// without it; and so they always are on macOS, where a program cannot wait
+// without the scheduler.
 //
-// The price is paid by the goroutines beside the loops, as long as events come
-// so: one that comes back from a system call may wait 5 ms for a processor, and one
-// that waits for package net, a pipe or a file of package os, 10 ms. bench/ and
-// the example servers use it.
+// The price is paid by the goroutines beside the loops, as long as that lasts: what
+// waits for a timer of package time, or comes back from a system call, may get its
+// processor 5 ms late, and each wait for package net, for a pipe or a file of
+// package os may take 15 ms longer. bench/ and the example servers use it.
 func WithOwnProcessor() LoopOption { return func(c *loopConfig) { c.keeps = true } }
 
 // NewLoop makes a loop. Its descriptors are released by Close. The error is the
@@ -112,7 +114,7 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 	}
 	l := &Loop{report: c.report, events: make([]event, eventBatch)}
 	l.sys.sim = c.kernel
-	l.yielder.keeps = c.keeps
+	l.yielder.keeps = c.keeps && keepsProcessor
 	if c.poller == nil {
 		c.poller = l.sys.newPoller
 	}
@@ -167,6 +169,7 @@ func (l *Loop) Run() error {
 	defer l.finish() // also when something ends the goroutine
 	running.Add(1)
 	defer running.Add(-1)
+	defer l.yielder.count(false)
 	l.owner.claim()
 	l.owner.runs.Store(l.owner.id.Load())
 	if l.watch != nil {
@@ -198,7 +201,7 @@ func (l *Loop) turn() error {
 		brisk = l.yielder.yield() // what others post or wake meanwhile need not ring
 		l.mail.alert.Store(false)
 		// From here on a post or a wake rings; this is the last look.
-		timeout = l.sched.Timeout()
+		timeout = l.yielder.bound(l.sched.Timeout())
 		if !l.mail.empty() || l.stopped.Load() {
 			timeout = 0
 		}

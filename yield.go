@@ -27,21 +27,28 @@ import (
 // A yield that finds nothing to do costs 0.2 µs. docs/internals.md has the
 // figures.
 //
-// To wait through the scheduler is dear where no processor is idle and an event
-// comes every 100 µs to 1 ms: the monitor takes the loop's in each wait, since it
-// finds it in the same one twice, and wakes a thread for it, which finds nothing to
-// run; and the loop that returns waits for that thread. A loop WithOwnProcessor
-// keeps it while events come briskly: the wait is a raw syscall, of briskFor at
-// most. It yields before each of those, for what it or anyone has made ready; but
+// To wait through the scheduler is dear where no processor is idle and the waits
+// are short of full load, some 100 µs to some milliseconds: the monitor takes the
+// loop's in each, since it finds it in the same one twice, and wakes a thread for
+// it, which finds nothing to run; and the loop that returns waits for that thread.
+// A loop WithOwnProcessor is lively while a wait begins within briskFor of the one
+// before. When there are as many lively loops as processors, their waits are
+// brisk: raw syscalls, which keep the processor. So that a lively loop that has
+// nothing to do any more is soon told from one that has, its waits end after
+// briskFor. It yields before a brisk one, for what it or anyone has made ready; but
 // while no processor is idle, the network poller of the Go runtime is asked by
-// its monitor alone, every 10 ms. That is why this is not for all.
+// its monitor alone, every 10 ms, and its timers when somebody yields. That is why
+// this is not for all.
 type yielder struct {
-	keeps   bool          // WithOwnProcessor
+	keeps   bool          // WithOwnProcessor, where the poller can
+	lively  bool          // and counted in lively
 	last    time.Duration // when it was due, by sm.Monotonic
 	waited  time.Duration // when the last wait was about to begin
 	alone   bool          // as of then, there is one processor
 	crowded bool          // as of then, there is none that no loop has
 	handed  uint32        // handed, at the last wait
+
+	processors int // as of then
 }
 
 const (
@@ -53,6 +60,7 @@ const (
 
 var (
 	running    atomic.Int32  // loops in Run
+	lively     atomic.Int32  // loops that are
 	handed     atomic.Uint32 // how often a pool has called a worker
 	unfinished atomic.Int32  // errands that pools were given and have not done
 )
@@ -70,16 +78,37 @@ func (y *yielder) yield() (brisk bool) {
 	called := calls != y.handed
 	y.handed = calls
 	if y.keeps {
-		// A worker may come back from a syscall at any time, and want a processor.
-		brisk = y.crowded && now-y.waited < briskFor && !called && unfinished.Load() == 0
+		y.count(now-y.waited < briskFor)
+		brisk = y.lively && int(lively.Load()) >= y.processors
 		y.waited = now
 	}
 	if due || y.alone || brisk || y.crowded && called {
 		runtime.Gosched()
 	}
-	return brisk
+	// A pool's worker may come back from a syscall at any time, and want a processor.
+	return brisk && !called && handed.Load() == calls && unfinished.Load() == 0
+}
+
+// count notes whether the loop is lively.
+func (y *yielder) count(is bool) {
+	switch {
+	case is && !y.lively:
+		lively.Add(1)
+	case !is && y.lively:
+		lively.Add(-1)
+	}
+	y.lively = is
+}
+
+// bound is how long the wait may be that would be timeout long, which is forever
+// when it is negative.
+func (y *yielder) bound(timeout time.Duration) time.Duration {
+	if y.lively && (timeout < 0 || timeout > briskFor) {
+		return briskFor
+	}
+	return timeout
 }
 
 func (y *yielder) look(processors, loops int) {
-	y.alone, y.crowded = processors == 1, loops >= processors
+	y.processors, y.alone, y.crowded = processors, processors == 1, loops >= processors
 }

@@ -92,7 +92,7 @@ func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
 		{"a moment ago", true, 1, 0, 0, 0, true},
 		{"by default", false, 1, 0, 0, 0, false},
 		{"long ago", true, 1, briskFor, 0, 0, false},
-		{"a processor is idle", true, 2, 0, 0, 0, false},
+		{"a processor is idle, or a loop", true, 2, 0, 0, 0, false},
 		{"a worker was called", true, 1, 0, 1, 0, false},
 		{"a pool has an errand", true, 1, 0, 0, 1, false},
 	} {
@@ -107,6 +107,7 @@ func TestYieldKnowsWhenEventsComeBriskly(t *testing.T) {
 				y := yielder{keeps: c.keeps, last: now, waited: now - c.since, handed: handed.Load() - c.called}
 				y.look(c.processors, 1)
 				got = y.yield()
+				y.count(false)
 			}
 			assert.Equal(t, c.brisk, got)
 		})
@@ -141,6 +142,45 @@ func TestBriskWaitsAreThoseOfABusyLoop(t *testing.T) {
 	// After a wait that has found nothing for so long, the next gives the processor
 	// away; some are cut short by the runtime's signals.
 	assert.LessOrEqual(t, ticks(t, 20, 3*briskFor, WithOwnProcessor()), 10)
+}
+
+// Whose loop beside it is idle has a processor to spare, and a yield before each
+// wait would wake a thread for it.
+func TestNoWaitIsBriskBesideAnIdleLoop(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	idle := newTestLoop(t, WithOwnProcessor())
+	idle.run()
+	busy, waits, brisk := newTestLoop(t, WithOwnProcessor()), 0, 0
+	busy.Loop.poller = waitSpy{busy.Loop.poller, func(is bool) {
+		if waits++; is {
+			brisk++
+		}
+	}}
+	busy.spawn(func(task *sm.Task) sm.Await {
+		if waits >= 200 {
+			busy.Stop()
+			return sm.Done
+		}
+		return sm.Park.Until(time.Now().Add(time.Millisecond))
+	})
+	busy.run()
+	assert.NoError(t, busy.joined())
+	assert.LessOrEqual(t, brisk, 20, "until the other is known to be idle")
+	idle.Stop()
+	assert.NoError(t, idle.joined())
+	assert.Zero(t, lively.Load(), "of loops that do not run")
+}
+
+// A lively loop that has nothing to do any more is soon not lively.
+func TestLivelyLoopsLookAgainSoon(t *testing.T) {
+	var y yielder
+	assert.Equal(t, time.Hour, y.bound(time.Hour))
+	assert.Negative(t, y.bound(-1))
+	y.lively = true
+	assert.Equal(t, briskFor, y.bound(time.Hour))
+	assert.Equal(t, briskFor, y.bound(-1))
+	assert.Equal(t, time.Millisecond, y.bound(time.Millisecond))
+	assert.Zero(t, y.bound(0))
 }
 
 // While two loops have the two processors, what a step has made ready runs before

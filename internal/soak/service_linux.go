@@ -26,6 +26,8 @@ type service struct {
 	addrs addresses
 	now   *generation
 
+	generations int // so far
+
 	failures failures
 }
 
@@ -65,7 +67,11 @@ func (s *service) start() (*generation, error) {
 		}
 		s.failures.add("report of %s: %v", chain, err)
 	})
-	group, err := stepio.NewGroup(s.loops, report, stepio.WithOwnProcessor())
+	options := []stepio.LoopOption{report}
+	if s.generations++; s.generations%2 == 0 { // both kinds of waits are to be soaked
+		options = append(options, stepio.WithOwnProcessor())
+	}
+	group, err := stepio.NewGroup(s.loops, options...)
 	if err != nil {
 		return nil, err
 	}

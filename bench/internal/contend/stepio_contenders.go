@@ -15,7 +15,7 @@ func stepioContenders() []Contender {
 	return []Contender{
 		{
 			Name:  "stepio",
-			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server.",
+			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server, WithOwnProcessor.",
 			Starts: map[Service]Start{
 				Echo:    onLoop(serveEcho),
 				EchoUDP: onLoop(serveDatagrams),
@@ -28,6 +28,11 @@ func stepioContenders() []Contender {
 			Name:   "stepio edge",
 			About:  "This library, edge-triggered: draining reads and accepts.",
 			Starts: map[Service]Start{Echo: onLoop(serveEdgeEcho)},
+		},
+		{
+			Name:   "stepio own",
+			About:  "This library, level-triggered, its loop WithOwnProcessor: for a server that is nothing else.",
+			Starts: map[Service]Start{Echo: onLoop(serveEcho, stepio.WithOwnProcessor())},
 		},
 		{
 			Name:   "stepio pool",
@@ -47,9 +52,9 @@ var anyPort = netip.MustParseAddrPort("127.0.0.1:0")
 
 // onLoop is a Start that has serve set a loop up and then runs it. A loop that
 // fails ends the process: the client must not wait for it.
-func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error)) Start {
+func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error), options ...stepio.LoopOption) Start {
 	return func() (string, error) {
-		loop, err := stepio.NewLoop(stepio.WithOwnProcessor())
+		loop, err := stepio.NewLoop(options...)
 		if err != nil {
 			return "", err
 		}

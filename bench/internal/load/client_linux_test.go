@@ -176,22 +176,36 @@ func TestClientCountsWhatTheServerSaw(t *testing.T) {
 // A paced load is of as many messages as fit its window, and those that could not
 // go out in their turn count from it.
 func TestPacedLoadKeepsItsPace(t *testing.T) {
-	const stop, pause = 20, 50 * time.Millisecond
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("SKIPPED, NOT TESTED: the client never sleeps, and here the server is in its process: two processors are needed")
+	}
+	for _, conns := range []int{1, 10} {
+		t.Run(fmt.Sprintf("%d connections", conns), func(t *testing.T) { pacedWithAPause(t, conns) })
+	}
+}
+
+func pacedWithAPause(t *testing.T, conns int) {
+	const pause = 60 * time.Millisecond
+	var all sync.Mutex // the whole server pauses
+	paused := false
 	addr := serveEcho(t, 64, func(_, n int, msg []byte) ([]byte, error) {
-		if n == stop {
+		all.Lock()
+		defer all.Unlock()
+		if n >= 3 && !paused {
+			paused = true
 			time.Sleep(pause)
 		}
 		return msg, nil
 	})
 	c := testClient(t)
-	must(t, c, Command{Op: "open", Spec: Spec{Kind: Paced, Addr: addr, Conns: 1, Size: 64, Depth: 1, Pace: time.Millisecond}})
-	w := must(t, c, Command{Op: "run", Window: 100 * time.Millisecond})
+	must(t, c, Command{Op: "open", Spec: Spec{Kind: Paced, Addr: addr, Conns: conns, Size: 64, Depth: 1, Pace: time.Millisecond}})
+	w := must(t, c, Command{Op: "run", Window: 200 * time.Millisecond})
 	must(t, c, Command{Op: "close"})
-	require.LessOrEqual(t, w.Requests, int64(100))
-	require.Greater(t, w.Requests, int64(90), "on a machine that is not too busy")
+	require.LessOrEqual(t, w.Requests, int64(200))
+	require.Greater(t, w.Requests, int64(100), "on a machine that is not too busy")
 	h, err := hdrhistogram.Decode(w.Latency)
 	require.NoError(t, err)
-	// The pause is the wait of one message, and of those behind it for what is left.
+	// The pause is the wait of one message, and of the fifty behind it for what is left.
 	require.GreaterOrEqual(t, h.Max(), int64(pause)*99/100)
 	late := 0
 	for _, bar := range h.Distribution() {
@@ -199,7 +213,7 @@ func TestPacedLoadKeepsItsPace(t *testing.T) {
 			late += int(bar.Count)
 		}
 	}
-	require.GreaterOrEqual(t, late, int(pause/time.Millisecond)*3/5)
+	require.GreaterOrEqual(t, late, 40)
 }
 
 // spin uses that much CPU time, by the thread's own clock.

@@ -7,15 +7,15 @@ import "time"
 // receive. It never sleeps, so that no message waits for the client, and allocates
 // nothing.
 //
-// A message whose turn comes while its connection still waits for an answer goes
-// out with that answer, and its time counts from its turn: a server that stalls
-// does not get fewer of them, unless it is still behind when the window ends.
+// A message whose connection still waits for an answer holds up those behind it,
+// and the time of each counts from its turn: a server that stalls does not get fewer
+// of them, unless it is still behind when the window ends.
 func (c *client) drivePaced(window time.Duration) (time.Duration, error) {
 	g := c.handlers[active].(*group)
 	c.done, c.lost = 0, 0
 	start := c.clock()
 	c.now, c.progress, c.stop = start, start, start+int64(window)
-	late := false
+	behind := start - 1 // turns until then were held up
 	for next, due := uint32(0), start; due < c.stop; {
 		now := c.clock()
 		if now >= c.stop {
@@ -24,8 +24,8 @@ func (c *client) drivePaced(window time.Duration) (time.Duration, error) {
 		s := &g.streams[next]
 		free := s.got == s.want
 		if now >= due && free {
-			if late {
-				now, late = due, false
+			if due <= behind {
+				now = due
 			}
 			if err := g.send(next, 1, now); err != nil {
 				return 0, err
@@ -33,7 +33,9 @@ func (c *client) drivePaced(window time.Duration) (time.Duration, error) {
 			next, due = (next+1)%uint32(len(g.streams)), due+int64(c.spec.Pace)
 			continue
 		}
-		late = late || now >= due
+		if now >= due {
+			behind = now
+		}
 		if err := c.turn(0); err != nil {
 			return 0, err
 		}

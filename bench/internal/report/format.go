@@ -259,8 +259,8 @@ func load(s *result.Scenario) string {
 	switch s.Group {
 	case result.GroupPaced:
 		return fmt.Sprintf("Messages of %s go out at a steady rate, on each of %s in turn, whatever the server does; it "+
-			"is idle most of the time. Every byte that comes back is verified. A message that has to wait for the answer "+
-			"before it counts from its turn. The client never sleeps.", size(s.Size), plural(s.Conns, "connection"))
+			"is idle most of the time. Every byte that comes back is verified. A message that is held up by a missing answer "+
+			"counts from its turn. The client does not sleep in between.", size(s.Size), plural(s.Conns, "connection"))
 	case result.GroupChurn:
 		return fmt.Sprintf("%s at a time: each connects, exchanges one message of %s and is closed by a reset; "+
 			"a %s is all of that.", plural(s.Conns, "connection"), size(s.Size), unit(s))

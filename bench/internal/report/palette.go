@@ -49,6 +49,7 @@ const (
 var looks = map[string]look{
 	stepio:          {blue, thick, nil, draw.CircleGlyph{}},
 	"stepio edge":   {blue, plain, dashed, draw.RingGlyph{}},
+	"stepio own":    {blue, plain, dotted, draw.SquareGlyph{}},
 	stepioPool:      {blue, plain, dotted, draw.TriangleGlyph{}},
 	stepioBatch:     {blue, plain, dashed, draw.BoxGlyph{}},
 	limit:           {ink, thick, nil, draw.BoxGlyph{}},

@@ -157,7 +157,7 @@ func (s *sim) start(trace io.Writer) {
 		}
 	}
 	config.Rates[simkernel.StaleEvent] *= 4 // there are few occasions
-	config.Rates[simkernel.Aborted] *= 8 // one an accept
+	config.Rates[simkernel.Aborted] *= 8    // one an accept
 	config.Rates[simkernel.Unanswered] *= 8
 	if rnd.IntN(8) == 0 {
 		config.Rates[simkernel.Reset] = 128 // so that some come between two reads of a drain

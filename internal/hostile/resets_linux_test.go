@@ -94,5 +94,8 @@ func TestServerOutlivesResetsInEveryState(t *testing.T) {
 		figure(name+": live heap, resident memory", grown, "", true)
 		return
 	}
-	behaves(t, name+": live heap, resident memory", grown, "at most +256, +2048 KiB", heap <= 256<<10 && rss <= 2<<20)
+	// What the runtime keeps of its own moves by some MiB with the load of the
+	// machine, however many resets there were: with the promised number it counts for less.
+	mostRSS := size(2, 8) << 20
+	behaves(t, name+": live heap, resident memory", grown, fmt.Sprintf("at most +256, +%d KiB", mostRSS>>10), heap <= 256<<10 && rss <= mostRSS)
 }

@@ -51,13 +51,17 @@ const ownProcessor = "stepio own"
 // Scenarios returns all of them, in the order of the report.
 func Scenarios() []Scenario {
 	var all []Scenario
-	add := func(s Scenario) { all = append(all, s) }
+	add := func(s Scenario) {
+		if s.Conns != 1 && s.Kind != load.Paced { // under full load it is the same as stepio
+			s.Not = append(s.Not, ownProcessor)
+		}
+		all = append(all, s)
+	}
 	for _, conns := range []int{1, 100, 1000, 10000} {
 		add(tcpEcho(fmt.Sprintf("echo-64B-%d", conns), result.GroupEcho, conns, 64, 1))
 	}
 	for _, rate := range []int{1000, 8000} {
 		s := tcpEcho(fmt.Sprintf("paced-%d", rate), result.GroupPaced, 100, 64, 1)
-		s.Not = slices.DeleteFunc(s.Not, func(name string) bool { return name == ownProcessor })
 		s.Kind, s.Pace, s.Stretch = load.Paced, time.Second/time.Duration(rate), 3
 		s.Title = fmt.Sprintf("TCP echo 64 B, %d messages a second on 100 connections in turn", rate)
 		add(s)
@@ -130,10 +134,6 @@ func tcpEcho(id string, group result.Group, conns, size, depth int) Scenario {
 		// Its small buffer is for the memory of idle connections: nobody would read
 		// long messages in such pieces.
 		s.Not = append(s.Not, "net small")
-	}
-	if conns != 1 {
-		// Under full load it is the same as stepio. Paced loads take it back.
-		s.Not = append(s.Not, ownProcessor)
 	}
 	if size < 64<<10 {
 		// Nor long buffers for short messages.

@@ -143,7 +143,7 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 		}
 		return err
 	}
-	// There is nothing else in this process.
+	// Nothing else in this process is urgent.
 	if s.Group, err = stepio.NewGroup(*f.loops, stepio.WithOwnProcessor()); err != nil {
 		return err
 	}

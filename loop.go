@@ -19,17 +19,19 @@ import (
 // every connection of the loop, belongs to the goroutine in Run; before Run, to
 // the one that made the loop. WithChecks finds those who do not keep to it.
 type Loop struct {
-	sched   *sm.Scheduler
+	// What every operation needs comes first, in one line of the cache.
+	sched *sm.Scheduler
+	slots slots
+	sys   sys
+	owner owner
+
 	poller  poller
-	sys     sys
-	slots   slots
-	mail    mailbox
 	events  []event
-	report  func(*sm.Task, error)
-	state   atomic.Uint32
 	stopped atomic.Bool
+	state   atomic.Uint32
+	mail    mailbox
 	yielder yielder
-	owner   owner
+	report  func(*sm.Task, error)
 	drain   drain
 	watch   *watchdog      // nil: none
 	starved []*TCPListener // backing off for lack of descriptors or memory
@@ -224,10 +226,10 @@ func (l *Loop) turn() error {
 
 // runPosts runs what was posted before now.
 func (l *Loop) runPosts() {
-	posts := l.mail.take()
-	if posts == nil {
+	if l.mail.empty() {
 		return
 	}
+	posts := l.mail.take()
 	l.sched.Elapse() // a turn that had work already has not waited
 	ran := 0
 	defer func() { l.mail.done(posts, ran) }() // also when one ends the goroutine

@@ -19,7 +19,8 @@ const MaxPosts = 1 << 16
 // costs one eventfd write, a post to a loop that is working costs none, and
 // none is lost: either the last look sees what was queued, or the bell rings.
 type mailbox struct {
-	alert atomic.Bool
+	alert  atomic.Bool
+	filled atomic.Bool // says whether there is a post, to who does not take the lock
 
 	mu     sync.Mutex
 	posts  []func()
@@ -44,6 +45,7 @@ func (m *mailbox) put(fn func(), bound int) error {
 		return ErrQueueFull
 	}
 	m.posts = append(m.posts, fn)
+	m.filled.Store(true)
 	m.mu.Unlock()
 	m.notify()
 	return nil
@@ -67,16 +69,14 @@ func (m *mailbox) notify() {
 	}
 }
 
-// take returns what was posted since the last take; the slice is the caller's
-// until it hands it back with done.
+// take returns what was posted since the last take, of a mailbox that is not
+// empty; the slice is the caller's until it hands it back with done.
 func (m *mailbox) take() []func() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.posts) == 0 {
-		return nil
-	}
 	taken := m.posts
 	m.posts, m.spare = m.spare, nil
+	m.filled.Store(false)
 	m.vacant = false
 	return taken
 }
@@ -88,17 +88,14 @@ func (m *mailbox) done(taken []func(), ran int) {
 	defer m.mu.Unlock()
 	if ran < len(taken) {
 		m.posts = slices.Concat(taken[ran:], m.posts)
+		m.filled.Store(true)
 		return
 	}
 	clear(taken)
 	m.spare = taken[:0]
 }
 
-func (m *mailbox) empty() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.posts) == 0
-}
+func (m *mailbox) empty() bool { return !m.filled.Load() }
 
 // shut ends the taking of posts.
 func (m *mailbox) shut() {

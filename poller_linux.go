@@ -117,6 +117,9 @@ func (p *epoll) translate(events []event, n int) (filled int) {
 
 // readinessOf translates epoll's bits.
 func readinessOf(bits uint32) (r readiness) {
+	if bits == unix.EPOLLIN { // nearly all
+		return readyRead
+	}
 	if bits&unix.EPOLLIN != 0 {
 		r |= readyRead
 	}

@@ -89,13 +89,18 @@ func (p *parker) Park(t *sm.Task, a sm.Await) error {
 	if fd < 0 {
 		return net.ErrClosed
 	}
-	s := l.slots.at(fd)
+	s := l.slots.get(fd)
+	if s == nil {
+		s = l.slots.at(fd)
+	}
 	if dir == 0 { // waits for no event: nothing to arm
 		s.waiters.Add(t)
 		return nil
 	}
-	if err := l.arm(s, fd, dir, a.Edge()); err != nil {
-		return err
+	if edge := a.Edge(); !s.isArmed(dir, edge) {
+		if err := l.arm(s, fd, dir, edge); err != nil {
+			return err
+		}
 	}
 	s.waiters.Add(t)
 	if hit := s.edges & dir; hit != 0 {
@@ -116,12 +121,16 @@ func (p *parker) Return(fd int, dirs sm.Dir) {
 	}
 }
 
-// arm sees to it that the poller reports fd in the directions of dir.
+// isArmed reports whether the poller reports the directions of dir already: the
+// steady state.
+func (s *slot) isArmed(dir sm.Dir, edge bool) bool {
+	return dir&^s.armed == 0 && edge == (s.flags&slotEdge != 0)
+}
+
+// arm sees to it that the poller reports fd in the directions of dir, which it
+// does not yet.
 func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 	sameMode := edge == (s.flags&slotEdge != 0)
-	if sameMode && dir&^s.armed == 0 {
-		return nil // the steady state
-	}
 	want := s.armed | dir
 	if !sameMode {
 		if s.waiters.Dirs() != 0 {

@@ -148,8 +148,16 @@ func (s *socket) again(dirs sm.Dir) sm.Await {
 	return s.Wait(dirs)
 }
 
-// bounded is a with the deadlines of its directions.
+// bounded is a with what else ends the wait: the deadlines of its directions, an
+// error that is kept.
 func (s *socket) bounded(a sm.Await) sm.Await {
+	if s.deadlines == nil && s.errno == 0 {
+		return a
+	}
+	return s.bound(a)
+}
+
+func (s *socket) bound(a sm.Await) sm.Await {
 	if d := s.deadlines; d != nil {
 		if a.Dir()&sm.Read != 0 {
 			a = a.By(d.read)

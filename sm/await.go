@@ -31,24 +31,30 @@ func (d Dir) String() string {
 	}
 }
 
-// kind tells the sorts of Await apart. The zero kind is a forgotten answer.
-type kind uint8
+// form is what sort of answer an Await is: its kind, its directions and its mode
+// in one word, since an answer passes through every call between a step and the
+// poller.
+type form uint32
 
+// The kinds, in the lowest byte. The zero kind is a forgotten answer.
 const (
-	kindForgotten  kind = iota // the zero Await: a Step that forgot to answer
+	kindForgotten  form = iota // the zero Await: a Step that forgot to answer
 	kindDone                   // the frame has finished
 	kindYield                  // ready at once, behind the other ready tasks
 	kindPark                   // until woken (or the deadline)
 	kindDescriptor             // until the descriptor is ready (or woken, or the deadline)
 	kindCall                   // a Stack runs the frame that was just called
+
+	kinds form = 0xff
 )
 
-// mode refines an Await.
-type mode uint8
+// The directions are in the next byte.
+const dirShift = 8
 
+// The mode refines a wait.
 const (
-	modeEdge mode = 1 << iota // edge-triggered
-	modeSoft                  // the deadline is the event: its passing is no error
+	modeEdge form = 1 << (16 + iota) // edge-triggered
+	modeSoft                         // the deadline is the event: its passing is no error
 )
 
 // An Await is a step's answer: what the suspended frame waits for. It is a
@@ -59,52 +65,55 @@ const (
 type Await struct {
 	deadline int64 // nanoseconds since epoch; 0: none
 	fd       int32
-	kind     kind
-	dir      Dir
-	mode     mode
+	form     form
 }
 
 // The answers that wait for no descriptor.
 var (
 	// Done says that the frame has finished.
-	Done = Await{kind: kindDone}
+	Done = Await{form: kindDone}
 	// Yield lets the other ready tasks run first, and the poller be asked.
-	Yield = Await{kind: kindYield}
+	Yield = Await{form: kindYield}
 	// Park waits until the task is woken, or until the deadline set with By.
-	Park = Await{kind: kindPark}
+	Park = Await{form: kindPark}
 
-	call = Await{kind: kindCall}
+	call = Await{form: kindCall}
 )
 
 // Wait waits until fd is ready, level-triggered, in one of the directions of
 // dir. An empty dir waits for the deadline, a wake, or the descriptor's end.
 func Wait(fd int, dir Dir) Await {
-	return Await{kind: kindDescriptor, fd: int32(fd), dir: dir}
+	return Await{fd: int32(fd), form: kindDescriptor | form(dir)<<dirShift}
 }
 
 // WaitEdge is Wait, edge-triggered: it waits for a change to readiness, and a
 // change that came while nobody waited counts.
 func WaitEdge(fd int, dir Dir) Await {
-	return Await{kind: kindDescriptor, fd: int32(fd), dir: dir, mode: modeEdge}
+	return Await{fd: int32(fd), form: kindDescriptor | form(dir)<<dirShift | modeEdge}
 }
 
 // Pending reports whether the frame is suspended: anything but Done. The zero
 // Await is pending too, so that it travels up to the scheduler, which names it.
-func (a Await) Pending() bool { return a.kind != kindDone }
+func (a Await) Pending() bool { return a.form != kindDone }
+
+func (a Await) kind() form { return a.form & kinds }
+
+// waits reports whether the answer is one that waits for something.
+func (a Await) waits() bool { return a.kind() == kindPark || a.kind() == kindDescriptor }
 
 // FD is the descriptor that is waited for, or -1 when it is none.
 func (a Await) FD() int {
-	if a.kind != kindDescriptor {
+	if a.kind() != kindDescriptor {
 		return -1
 	}
 	return int(a.fd)
 }
 
 // Dir is the set of directions that are waited for.
-func (a Await) Dir() Dir { return a.dir }
+func (a Await) Dir() Dir { return Dir(a.form >> dirShift) }
 
 // Edge reports whether the wait is edge-triggered.
-func (a Await) Edge() bool { return a.mode&modeEdge != 0 }
+func (a Await) Edge() bool { return a.form&modeEdge != 0 }
 
 // Deadline is the time by which the wait ends; ok is false when there is none.
 func (a Await) Deadline() (when time.Time, ok bool) {
@@ -134,16 +143,16 @@ func (a Await) Until(when time.Time) Await {
 	return a.by(nanos(when), modeSoft)
 }
 
-func (a Await) by(deadline int64, soft mode) Await {
-	if a.kind != kindPark && a.kind != kindDescriptor || deadline == 0 {
+func (a Await) by(deadline int64, soft form) Await {
+	if !a.waits() || deadline == 0 {
 		return a
 	}
 	switch {
 	case a.deadline == 0 || deadline < a.deadline:
 		a.deadline = deadline
-		a.mode = a.mode&^modeSoft | soft
+		a.form = a.form&^modeSoft | soft
 	case deadline == a.deadline:
-		a.mode |= soft // an event that comes with the deadline counts
+		a.form |= soft // an event that comes with the deadline counts
 	}
 	return a
 }
@@ -154,27 +163,27 @@ func (a Await) by(deadline int64, soft mode) Await {
 // wins over one that does.
 func (a Await) Or(b Await) Await {
 	switch {
-	case a.kind != kindPark && a.kind != kindDescriptor:
+	case !a.waits():
 		return a
-	case b.kind != kindPark && b.kind != kindDescriptor:
+	case !b.waits():
 		return b
-	case a.kind == kindPark:
-		return b.by(a.deadline, a.mode&modeSoft)
-	case b.kind == kindPark:
-		return a.by(b.deadline, b.mode&modeSoft)
+	case a.kind() == kindPark:
+		return b.by(a.deadline, a.form&modeSoft)
+	case b.kind() == kindPark:
+		return a.by(b.deadline, b.form&modeSoft)
 	case a.fd != b.fd:
 		panic(fmt.Sprintf("stepio: Await.Or: waits on two descriptors, %d and %d", a.fd, b.fd))
 	case a.Edge() != b.Edge():
 		panic(fmt.Sprintf("stepio: Await.Or: descriptor %d in two trigger modes", a.fd))
 	}
-	a.dir |= b.dir
-	return a.by(b.deadline, b.mode&modeSoft)
+	a.form |= b.form &^ modeSoft // they differ in their directions only
+	return a.by(b.deadline, b.form&modeSoft)
 }
 
 // String describes the wait for people, as Dump shows it.
 func (a Await) String() string {
 	var b strings.Builder
-	switch a.kind {
+	switch a.kind() {
 	case kindForgotten:
 		return "forgotten"
 	case kindDone:
@@ -186,7 +195,7 @@ func (a Await) String() string {
 	case kindPark:
 		b.WriteString("park")
 	case kindDescriptor:
-		fmt.Fprintf(&b, "fd %d %v", a.fd, a.dir)
+		fmt.Fprintf(&b, "fd %d %v", a.fd, a.Dir())
 		if a.Edge() {
 			b.WriteString(" edge")
 		}

@@ -62,37 +62,37 @@ const ScratchSize = 64 << 10
 
 // A Scheduler runs tasks: a ready queue, wakes, timers, and no I/O. It belongs
 // to one goroutine.
+//
+// What every step needs comes first: when the kernel returns, the caches have
+// forgotten most of the program, and these are two lines of them.
 type Scheduler struct {
-	ready   ring // tasks that the next turn runs
-	batch   ring // tasks that this turn runs
-	current *Task
+	ready            ring // tasks that the next turn runs
+	batch            ring // tasks that this turn runs
+	current          *Task
+	ops, bytes       int // left of the step's budget
+	maxOps, maxBytes int
+	overdrawn        bool
+	attended         bool // draining, or watched: a step is more than a step
+	timed            bool
+	virtualClock     bool
+	draining         bool
+	closed           bool
+	parker           Parker
+	scratch          []byte
+	stack            *Stack // that runs the current step
+
 	newest  *Task // of all live tasks
 	live    int
-	wheel   wheel
-	wakes   wakeQueue
-	stack   *Stack // that runs the current step
 	spares  []*extra
-
-	parker  Parker
 	notify  func()
 	report  func(*Task, error)
 	watch   Watcher
 	clock   func() time.Duration
-	elapsed time.Duration // of the virtual clock
-
-	virtualClock bool
-	draining     bool
-	attended     bool // draining, or watched: a step is more than a step
-
-	now     int64 // of this turn, valid when timed
-	timed   bool
-	closed  bool
-	scratch []byte
-
-	ops, bytes       int // left of the step's budget
-	maxOps, maxBytes int
-	overdrawn        bool
-	seen             map[Frame]struct{} // check mode: every frame that was spawned
+	elapsed time.Duration      // of the virtual clock
+	now     int64              // of this turn, valid when timed
+	seen    map[Frame]struct{} // check mode: every frame that was spawned
+	wakes   wakeQueue
+	wheel   wheel
 }
 
 // NewScheduler makes a scheduler.
@@ -174,8 +174,12 @@ func (s *Scheduler) Turn() (steps int) {
 		panic("stepio: Scheduler.Turn: called inside a step")
 	}
 	s.timed = false
-	s.fire()
-	s.takeWakes()
+	if s.wheel.count > 0 {
+		s.fire()
+	}
+	if !s.wakes.empty() {
+		s.takeWakes()
+	}
 	s.batch, s.ready = s.ready, ring{}
 	for !s.batch.empty() {
 		steps += s.runBatch()
@@ -209,7 +213,11 @@ func (s *Scheduler) step(t *Task) {
 	a := t.frame.Step(t)
 	t.ready = 0
 	t.flags &^= flagWoken
-	s.settle(t, a)
+	if a.kind() == kindDescriptor && t.flags&(flagDoomed|flagAgain) == 0 && !s.overdrawn {
+		s.wait(t, a) // as settle would
+	} else {
+		s.settle(t, a)
+	}
 	s.current = nil
 }
 
@@ -218,23 +226,23 @@ func (s *Scheduler) settle(t *Task, a Await) {
 	switch {
 	case t.flags&flagDoomed != 0:
 		s.finish(t, ErrDestroyed, endDestroyed)
-	case a.kind == kindDone:
+	case a.kind() == kindDone:
 		var err error
 		if f, ok := t.frame.(failer); ok {
 			err = f.Err()
 		}
 		s.finish(t, err, endFailed)
-	case a.kind == kindForgotten:
+	case a.kind() == kindForgotten:
 		frame, state := innermost(t.frame)
 		s.finish(t, &ForgottenError{Frame: frame, State: state}, endFailed)
-	case a.kind == kindCall:
+	case a.kind() == kindCall:
 		panic("stepio: Task.Call: its answer left the Stack")
-	case a.kind == kindYield:
+	case a.kind() == kindYield:
 		s.enqueue(t)
 	case s.overdrawn || t.flags&flagAgain != 0:
 		s.forget(t) // a wait of its own, that ended at once
 		s.enqueue(t)
-	case a.kind == kindPark:
+	case a.kind() == kindPark:
 		s.forget(t)
 		t.phase = phaseParked
 		s.bound(t, a)
@@ -245,28 +253,35 @@ func (s *Scheduler) settle(t *Task, a Await) {
 
 // wait parks t on a descriptor.
 func (s *Scheduler) wait(t *Task, a Await) {
-	refused := t.flags&flagRefused != 0
-	s.forget(t)
-	t.phase = phaseWaiting
-	t.fd, t.dir = a.fd, a.dir
-	t.flags &^= flagEdge
+	before := t.flags
+	t.flags &^= flagRefused | flagEdge
 	if a.Edge() {
 		t.flags |= flagEdge
 	}
+	if t.extra != nil {
+		s.forget(t)
+	}
+	t.phase = phaseWaiting
+	t.fd, t.dir = a.fd, a.Dir()
 	if err := s.parker.Park(t, a); err != nil {
-		t.phase = phaseRunning // in no list
-		if refused {
-			s.finish(t, err, endFailed) // it would ask for ever
-			return
-		}
-		t.setWaitErr(err)
-		t.flags |= flagRefused
-		s.enqueue(t)
+		s.refuse(t, err, before&flagRefused != 0)
 		return
 	}
-	if t.phase == phaseWaiting { // not resumed already
+	if a.deadline != 0 && t.phase == phaseWaiting { // not resumed already
 		s.bound(t, a)
 	}
+}
+
+// refuse is what becomes of a task that Park has an error for.
+func (s *Scheduler) refuse(t *Task, err error, again bool) {
+	t.phase = phaseRunning // in no list
+	if again {
+		s.finish(t, err, endFailed) // it would ask for ever
+		return
+	}
+	t.setWaitErr(err)
+	t.flags |= flagRefused
+	s.enqueue(t)
 }
 
 // forget drops what nobody read of an earlier wait.
@@ -285,7 +300,7 @@ func (s *Scheduler) bound(t *Task, a Await) {
 	}
 	x := t.more()
 	x.tick = tickOf(a.deadline)
-	x.soft = a.mode&modeSoft != 0
+	x.soft = a.form&modeSoft != 0
 	s.wheel.add(&x.timer)
 }
 
@@ -297,7 +312,9 @@ func (s *Scheduler) enqueue(t *Task) {
 
 // resumed makes t ready, which its Waiters have let go.
 func (s *Scheduler) resumed(t *Task) {
-	s.cancelTimer(t)
+	if t.extra != nil {
+		s.cancelTimer(t)
+	}
 	s.enqueue(t)
 }
 
@@ -316,9 +333,6 @@ func (s *Scheduler) resume(t *Task) {
 }
 
 func (s *Scheduler) cancelTimer(t *Task) {
-	if t.extra == nil {
-		return
-	}
 	if t.extra.set() {
 		s.wheel.remove(&t.extra.timer)
 	}
@@ -327,9 +341,6 @@ func (s *Scheduler) cancelTimer(t *Task) {
 
 // fire resumes the tasks whose timers have passed.
 func (s *Scheduler) fire() {
-	if s.wheel.count == 0 {
-		return
-	}
 	tick := s.nowNanos() / tickNanos
 	for x := s.wheel.expired(tick); x != nil; x = s.wheel.expired(tick) {
 		x.task.expire(x.soft)
@@ -339,9 +350,6 @@ func (s *Scheduler) fire() {
 // takeWakes resumes the tasks that were woken since the last turn.
 func (s *Scheduler) takeWakes() {
 	tasks := s.wakes.take()
-	if tasks == nil {
-		return
-	}
 	for _, t := range tasks {
 		if t.wake.CompareAndSwap(wakeQueued, wakeIdle) {
 			t.flags |= flagWoken

@@ -66,7 +66,7 @@ func (s *Stack) Step(t *Task) Await {
 			return Done
 		}
 		switch a := s.frames[depth-1].Step(t); {
-		case a.kind == kindCall:
+		case a.kind() == kindCall:
 			if len(s.frames) != depth+1 {
 				panic("stepio: Task.Call: called twice in one step")
 			}

@@ -259,7 +259,7 @@ func (t *Task) waits() string {
 	if t.phase == phaseWaiting {
 		a = Wait(int(t.fd), t.dir)
 		if t.flags&flagEdge != 0 {
-			a.mode |= modeEdge
+			a.form |= modeEdge
 		}
 	}
 	if t.extra == nil || !t.extra.set() {

@@ -23,6 +23,15 @@ func (w *Waiters) Dirs() (dirs Dir) {
 // Resume makes every task ready that waits for a direction of dirs, and
 // returns the directions that somebody waited for.
 func (w *Waiters) Resume(dirs Dir) (claimed Dir) {
+	if t := w.ring.head; t != nil && t.next == t { // the usual case: one waits
+		hit := t.dir & dirs
+		if hit != 0 {
+			w.ring.removeOnly(t)
+			t.ready = hit
+			t.sched.resumed(t)
+		}
+		return hit
+	}
 	w.each(func(t *Task) {
 		if hit := t.dir & dirs; hit != 0 {
 			claimed |= hit

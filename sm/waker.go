@@ -1,6 +1,9 @@
 package sm
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // A Waker resumes its task, whatever the task waits for. It is a comparable
 // value that may be copied and called from any goroutine, any number of times,
@@ -27,6 +30,8 @@ func (w Waker) Wake() {
 // is in it at most once, so it is bounded by the number of live tasks and of
 // those that ended since the last turn.
 type wakeQueue struct {
+	filled atomic.Bool // says whether there is one, to who does not take the lock
+
 	mu    sync.Mutex
 	tasks []*Task
 	spare []*Task
@@ -35,25 +40,20 @@ type wakeQueue struct {
 func (q *wakeQueue) push(t *Task) {
 	q.mu.Lock()
 	q.tasks = append(q.tasks, t)
+	q.filled.Store(true)
 	q.mu.Unlock()
 }
 
-func (q *wakeQueue) empty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.tasks) == 0
-}
+func (q *wakeQueue) empty() bool { return !q.filled.Load() }
 
-// take returns what has come since the last take; the slice is the caller's
-// until it hands it back with done.
+// take returns what has come since the last take, of a queue that is not empty;
+// the slice is the caller's until it hands it back with done.
 func (q *wakeQueue) take() []*Task {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.tasks) == 0 {
-		return nil
-	}
 	taken := q.tasks
 	q.tasks, q.spare = q.spare, nil
+	q.filled.Store(false)
 	return taken
 }
 

@@ -118,6 +118,9 @@ func (w *wheel) remove(t *timer) {
 // next is a tick at or before the earliest timer's, at which advance has
 // something to do; ok is false when no timer is set.
 func (w *wheel) next() (tick int64, ok bool) {
+	if w.count == 0 {
+		return 0, false
+	}
 	if w.due != nil {
 		return w.now, true
 	}

@@ -181,19 +181,19 @@ func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
 }
 
 // receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
-// was longer. from is not valid when the kernel does not say, which some do not
-// on a connected socket.
-func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+// was longer. from is set to the sender, and is not valid when the kernel does not
+// say, which some do not on a connected socket.
+func (s *sys) receiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
 	for {
 		if s.sim != nil {
 			var data []byte
-			data, from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
+			data, *from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
 			n = copy(p, data)
 		} else {
-			n, from, truncated, errno = rawReceiveFrom(fd, p)
+			n, truncated, errno = rawReceiveFrom(fd, p, from)
 		}
 		if errno != syscall.EINTR {
-			return n, from, truncated, errno
+			return n, truncated, errno
 		}
 	}
 }
@@ -242,11 +242,11 @@ func receiveEach(s *sys, fd int, ds []Datagram) (n int, errno syscall.Errno) {
 	for n < min(len(ds), maxBatch) {
 		d := &ds[n]
 		room := d.Data[:cap(d.Data)]
-		size, from, truncated, errno := s.receiveFrom(fd, room)
+		size, truncated, errno := s.receiveFrom(fd, room, &d.Addr)
 		if errno != 0 {
 			return n, errno
 		}
-		d.Data, d.Addr, d.Truncated, d.Err = room[:size], from, truncated, nil
+		d.Data, d.Truncated, d.Err = room[:size], truncated, nil
 		n++
 	}
 	return n, 0

@@ -10,12 +10,13 @@ import (
 // The syscalls of datagrams on macOS, through x/sys: it has no call for many
 // datagrams, and one for each allocates the address.
 
-func rawReceiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+func rawReceiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
 	n, _, flags, sa, err := unix.Recvmsg(fd, p, nil, 0)
 	if err != nil {
-		return 0, netip.AddrPort{}, false, errnoOf(err)
+		return 0, false, errnoOf(err)
 	}
-	return n, fromSockaddr(sa), flags&unix.MSG_TRUNC != 0, 0
+	*from = fromSockaddr(sa)
+	return n, flags&unix.MSG_TRUNC != 0, 0
 }
 
 func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {

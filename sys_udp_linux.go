@@ -15,18 +15,19 @@ import (
 
 // rawReceiveFrom is recvfrom(2). With MSG_TRUNC it returns the whole length of a
 // datagram, however little of it there was room for.
-func rawReceiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+func rawReceiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
 	var sa sockaddr
 	length := uint32(len(sa))
 	size, errno := rawcall(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
 		uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
 	if errno != 0 {
-		return 0, netip.AddrPort{}, false, errno
+		return 0, false, errno
 	}
+	*from = sa.sender(length)
 	n = min(size, len(p))
 	sawWrite(p[:n])
-	return n, sa.sender(length), size > len(p), 0
+	return n, size > len(p), 0
 }
 
 // sender is where a datagram came from. A socket of IPv4 or IPv6 has senders of

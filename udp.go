@@ -159,24 +159,13 @@ func (c *UDPConn) setBuffers(read, write int) error {
 // such a datagram cannot be answered. On macOS a call allocates the address.
 // Loop only.
 func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
-	c.loop.owner.check("UDPConn.ReadFrom")
-	return c.readFrom(p)
-}
-
-// Read is ReadFrom for a connected socket, without the sender. Loop only.
-func (c *UDPConn) Read(p []byte) (n int, err error) {
-	c.loop.owner.check("UDPConn.Read")
-	n, _, err = c.readFrom(p)
-	return n, err
-}
-
-func (c *UDPConn) readFrom(p []byte) (n int, from netip.AddrPort, err error) {
+	l := c.loop
+	l.owner.check("UDPConn.ReadFrom")
 	s, err := c.beginRead()
 	if err != nil {
-		return 0, from, err
+		return 0, netip.AddrPort{}, err
 	}
-	l := c.loop
-	n, from, truncated, errno := l.sys.receiveFrom(int(c.fd), p)
+	n, truncated, errno := l.sys.receiveFrom(int(c.fd), p, &from)
 	if errno != 0 {
 		return 0, netip.AddrPort{}, c.readFailed(s, "recvfrom", errno)
 	}
@@ -189,6 +178,13 @@ func (c *UDPConn) readFrom(p []byte) (n int, from netip.AddrPort, err error) {
 		return n, from, ErrTruncated
 	}
 	return n, from, nil
+}
+
+// Read is ReadFrom for a connected socket, without the sender. Loop only.
+func (c *UDPConn) Read(p []byte) (n int, err error) {
+	c.loop.owner.check("UDPConn.Read")
+	n, _, err = c.ReadFrom(p)
+	return n, err
 }
 
 // beginRead is the slot to read from, or why a read is not even tried.
@@ -240,46 +236,24 @@ func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
 // IPv6 socket sends to an IPv4 address too, unless it is V6Only. On macOS a
 // call allocates the address. Loop only.
 func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
-	c.loop.owner.check("UDPConn.WriteTo")
+	l := c.loop
+	l.owner.check("UDPConn.WriteTo")
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	if c.peer.IsValid() {
+	switch {
+	case c.peer.IsValid():
 		if unmapped(to) != c.peer {
 			return 0, c.writeFailed(to, net.ErrWriteToConnected)
 		}
-		return c.send(p, netip.AddrPort{})
+		to = netip.AddrPort{} // the kernel knows
+	case c.family == unix.AF_INET && to.Addr().Is4(): // as the socket takes it
+	case to.IsValid():
+		to = mapped(int(c.family), unmapped(to))
 	}
-	return c.send(p, to)
-}
-
-// Write sends p to the peer of a connected socket. The results are those of
-// WriteTo, and syscall.EDESTADDRREQ when the socket is not connected. Loop only.
-func (c *UDPConn) Write(p []byte) (n int, err error) {
-	c.loop.owner.check("UDPConn.Write")
-	if err := c.beginWrite(); err != nil {
-		return 0, err
-	}
-	return c.send(p, netip.AddrPort{})
-}
-
-// beginWrite is why a write is not even tried.
-func (c *UDPConn) beginWrite() error {
-	if c.fd < 0 || c.deadlines != nil {
-		return c.writeRefused()
-	}
-	return nil
-}
-
-// send sends one datagram, to the peer when to is not valid.
-func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
-	l := c.loop
 	if !l.sched.Admit() {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
-	}
-	if to.IsValid() {
-		to = mapped(int(c.family), unmapped(to))
 	}
 	switch errno := l.sys.sendTo(int(c.fd), p, to); errno {
 	case 0:
@@ -293,6 +267,21 @@ func (c *UDPConn) send(p []byte, to netip.AddrPort) (n int, err error) {
 	default:
 		return 0, c.writeFailed(to, os.NewSyscallError("sendto", errno))
 	}
+}
+
+// Write sends p to the peer of a connected socket. The results are those of
+// WriteTo, and syscall.EDESTADDRREQ when the socket is not connected. Loop only.
+func (c *UDPConn) Write(p []byte) (n int, err error) {
+	c.loop.owner.check("UDPConn.Write")
+	return c.WriteTo(p, c.peer)
+}
+
+// beginWrite is why a write is not even tried.
+func (c *UDPConn) beginWrite() error {
+	if c.fd < 0 || c.deadlines != nil {
+		return c.writeRefused()
+	}
+	return nil
 }
 
 // writeFailed is the error of a datagram to an address.

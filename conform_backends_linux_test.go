@@ -44,8 +44,8 @@ func newEpollWithPipe(batch int) (poller, error) {
 	return e, nil
 }
 
-func (p *epollWithPipe) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
-	n, err := p.epoll.wait(events, timeout, brisk)
+func (p *epollWithPipe) wait(events []event, timeout time.Duration) (int, error) {
+	n, err := p.epoll.wait(events, timeout)
 	filled := 0
 	for _, ev := range events[:n] {
 		if ev.key == pipeKey {

@@ -103,9 +103,9 @@ func (p *countedPoller) remove(fd int, dirs sm.Dir) error {
 	return p.poller.remove(fd, dirs)
 }
 
-func (p *countedPoller) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
+func (p *countedPoller) wait(events []event, timeout time.Duration) (int, error) {
 	p.waits++
-	n, err := p.poller.wait(events, timeout, brisk)
+	n, err := p.poller.wait(events, timeout)
 	if p.onWait != nil {
 		n = copy(events, p.onWait(events[:n:n]))
 	}

@@ -42,7 +42,7 @@ func (h *host) reports() []event {
 	h.t.Helper()
 	events := make([]event, 64)
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		n, err := h.polls.wait(events, patience, false)
+		n, err := h.polls.wait(events, patience)
 		require.NoError(h.t, err)
 		if n > 0 { // not a signal
 			return events[:n]
@@ -66,7 +66,7 @@ func (h *host) quiet(why string) {
 	h.t.Helper()
 	events := make([]event, 64)
 	for range 3 {
-		n, err := h.polls.wait(events, 0, false)
+		n, err := h.polls.wait(events, 0)
 		require.NoError(h.t, err)
 		assert.Empty(h.t, events[:n], why)
 	}
@@ -166,7 +166,7 @@ var conformPoller = []conformCase{
 		for end := time.Now().Add(patience); n == 0 && time.Now().Before(end); {
 			_, _ = h.net.read(f.fd, drained) // there may be nothing before the next wait
 			var err error
-			n, err = h.polls.wait(events, 0, false)
+			n, err = h.polls.wait(events, 0)
 			require.NoError(h.t, err)
 		}
 		assert.Equal(h.t, []event{{uint64(fd), readyWrite}}, events[:n])
@@ -269,7 +269,7 @@ var conformPoller = []conformCase{
 		h.crowd(20, false)
 		events := make([]event, 4)
 		for range 5 {
-			n, err := h.polls.wait(events, patience, false)
+			n, err := h.polls.wait(events, patience)
 			require.NoError(h.t, err)
 			assert.Equal(h.t, 4, n)
 			for _, ev := range events[:n] {
@@ -283,7 +283,7 @@ var conformPoller = []conformCase{
 		var keys []uint64
 		events := make([]event, 3)
 		for len(keys) < 20 {
-			n, err := h.polls.wait(events, patience, false)
+			n, err := h.polls.wait(events, patience)
 			require.NoError(h.t, err)
 			require.LessOrEqual(h.t, n, 3)
 			for _, ev := range events[:n] {

@@ -19,7 +19,7 @@ import (
 func (h *host) waitOnce(timeout time.Duration) (n int, took time.Duration) {
 	h.t.Helper()
 	began := h.now()
-	n, err := h.polls.wait(make([]event, 8), timeout, false)
+	n, err := h.polls.wait(make([]event, 8), timeout)
 	require.NoError(h.t, err)
 	return n, h.now() - began
 }
@@ -88,7 +88,7 @@ var conformWakes = []conformCase{
 		n := 0
 		for tries := 0; n == 0 && tries < 4; tries++ {
 			var err error
-			n, err = h.polls.wait(events, patience, false)
+			n, err = h.polls.wait(events, patience)
 			require.NoError(h.t, err)
 		}
 		assert.Equal(h.t, []event{{uint64(fd), readyRead}}, events[:n])

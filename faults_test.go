@@ -262,7 +262,7 @@ func (f *faults) PollWait(room int, timeout time.Duration, report func(key uint6
 	if errno != 0 {
 		return errno
 	}
-	n, err := f.poller.wait(f.events[:min(room, len(f.events))], timeout, false)
+	n, err := f.poller.wait(f.events[:min(room, len(f.events))], timeout)
 	events := f.events[:n]
 	if f.onWait != nil {
 		events = f.onWait(events)

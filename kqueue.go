@@ -122,7 +122,7 @@ func (p *kqueue) remove(fd int, dirs sm.Dir) error {
 // wait asks for events. ETIMEDOUT is not in the manual, but
 // has been seen (https://go.dev/issue/59679): it is the end of the timeout. It
 // always tells the Go scheduler: on macOS there is no raw call to be had.
-func (p *kqueue) wait(events []event, timeout time.Duration, _ bool) (int, error) {
+func (p *kqueue) wait(events []event, timeout time.Duration) (int, error) {
 	var limit *unix.Timespec
 	if timeout >= 0 {
 		ts := unix.NsecToTimespec(int64(min(timeout, longestWait)))

@@ -60,7 +60,6 @@ type loopConfig struct {
 	check    bool
 	maxOps   int
 	maxBytes int
-	keeps    bool
 	clock    func() time.Duration
 	kernel   kernel
 	poller   func(batch int) (poller, error) // of a test; nil: the kernel's
@@ -92,21 +91,6 @@ func WithBudget(ops, bytes int) LoopOption {
 	return func(c *loopConfig) { c.maxOps, c.maxBytes = ops, bytes }
 }
 
-// WithOwnProcessor is for programs that are a server and nothing else, with no
-// more processors (GOMAXPROCS) than loops. While every processor has such a loop,
-// and each of them has something to do every 4 ms, they keep their processors of the Go
-// scheduler while they wait. With 1,000 requests a second one then takes a third of
-// the CPU time, with 8,000 nine tenths (docs/internals.md). Under full load, with a loop
-// that is idle or a processor to spare, and while a Pool has work to do, waits are as
-// without it; and so they always are on macOS, where a program cannot wait
-// without the scheduler.
-//
-// The price is paid by the goroutines beside the loops, as long as that lasts: what
-// waits for a timer of package time, or comes back from a system call, may get its
-// processor 5 ms late, and each wait for package net, for a pipe or a file of
-// package os may take 15 ms longer. bench/ and the example servers use it.
-func WithOwnProcessor() LoopOption { return func(c *loopConfig) { c.keeps = true } }
-
 // NewLoop makes a loop. Its descriptors are released by Close. The error is the
 // kernel's, for lack of descriptors or memory.
 func NewLoop(options ...LoopOption) (*Loop, error) {
@@ -116,7 +100,6 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 	}
 	l := &Loop{report: c.report, events: make([]event, eventBatch)}
 	l.sys.sim = c.kernel
-	l.yielder.keeps = c.keeps && keepsProcessor
 	if c.poller == nil {
 		c.poller = l.sys.newPoller
 	}
@@ -171,7 +154,6 @@ func (l *Loop) Run() error {
 	defer l.finish() // also when something ends the goroutine
 	running.Add(1)
 	defer running.Add(-1)
-	defer l.yielder.count(false)
 	l.owner.claim()
 	l.owner.runs.Store(l.owner.id.Load())
 	if l.watch != nil {
@@ -198,17 +180,16 @@ func (l *Loop) finish() {
 // what has become ready.
 func (l *Loop) turn() error {
 	var timeout time.Duration
-	brisk := false
 	if !l.sched.Busy() && l.mail.empty() {
-		brisk = l.yielder.yield() // what others post or wake meanwhile need not ring
+		l.yielder.yield() // what others post or wake meanwhile need not ring
 		l.mail.alert.Store(false)
 		// From here on a post or a wake rings; this is the last look.
-		timeout = l.yielder.bound(l.sched.Timeout())
+		timeout = l.sched.Timeout()
 		if !l.mail.empty() || l.stopped.Load() {
 			timeout = 0
 		}
 	}
-	n, err := l.poller.wait(l.events, timeout, brisk)
+	n, err := l.poller.wait(l.events, timeout)
 	l.mail.alert.Store(true)
 	if err != nil {
 		return err

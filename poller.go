@@ -21,10 +21,8 @@ type poller interface {
 	// wait fills events with what is ready. It returns at once when timeout is 0,
 	// after timeout rounded up to what the kernel counts in, never when it is
 	// negative; and early, perhaps with no event, when wake was called. An
-	// interrupted wait returns no event and no error. One that is brisk, of
-	// a few milliseconds at most, may keep the processor of the Go scheduler
-	// (keepsProcessor).
-	wait(events []event, timeout time.Duration, brisk bool) (n int, err error)
+	// interrupted wait returns no event and no error.
+	wait(events []event, timeout time.Duration) (n int, err error)
 	// wake makes the current wait return, or the next one. Any goroutine.
 	wake() error
 	// close releases the poller's own descriptors.

@@ -13,10 +13,6 @@ import (
 // Every call tells the Go scheduler, unlike on Linux: x/sys reaches libSystem
 // only that way, and macOS promises no syscall numbers.
 
-// keepsProcessor says that a wait can be brisk: here each goes through the
-// scheduler, as x/sys calls the system's library.
-const keepsProcessor = false
-
 func newPoller(batch int) (poller, error) { return newKqueue(batch) }
 
 // The structs and constants of kqueue_translate.go are the system's, or this

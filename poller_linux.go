@@ -20,9 +20,6 @@ type epoll struct {
 	buf     []unix.EpollEvent
 }
 
-// keepsProcessor says that a wait can be brisk.
-const keepsProcessor = true
-
 func newPoller(batch int) (poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -89,8 +86,8 @@ func (p *epoll) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) error {
 
 func (p *epoll) remove(fd int, _ sm.Dir) error { return p.ctl(unix.EPOLL_CTL_DEL, fd, 0, 0) }
 
-func (p *epoll) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
-	n, errno := epollWait(p.fd, p.buf[:min(len(p.buf), len(events))], millis(timeout), brisk)
+func (p *epoll) wait(events []event, timeout time.Duration) (int, error) {
+	n, errno := epollWait(p.fd, p.buf[:min(len(p.buf), len(events))], millis(timeout))
 	if errno != 0 {
 		if errno == unix.EINTR {
 			return 0, nil

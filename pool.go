@@ -97,7 +97,6 @@ func (p *Pool) worker() {
 
 // run keeps a panic from ending the worker.
 func run(w work) {
-	defer unfinished.Add(-1)
 	defer func() {
 		if v := recover(); v != nil {
 			logReport(nil, newPanicError(v))
@@ -135,7 +134,6 @@ func (p *Pool) submit(e *errand, patient bool) error {
 		return ErrQueueFull
 	}
 	p.line.push(e)
-	unfinished.Add(1)
 	if p.idle > 0 {
 		p.wanted.Signal()
 		handed.Add(1)
@@ -151,7 +149,6 @@ func (p *Pool) withdraw(e *errand, queued func() bool) bool {
 		return false
 	}
 	p.line.remove(e)
-	unfinished.Add(-1)
 	return true
 }
 

@@ -50,7 +50,7 @@ func BenchmarkSeam(b *testing.B) {
 	}{
 		{"recvfrom", func() { s.read(near, p) }, func() { rawRead(near, p) }},
 		{"sendto", func() { s.sendTo(udp, p, nobody) }, func() { rawSendTo(udp, p, nobody) }},
-		{"epoll_pwait", func() { _, _ = through.wait(events, 0, false) }, func() { _, _ = ep.wait(events, 0, false) }},
+		{"epoll_pwait", func() { _, _ = through.wait(events, 0) }, func() { _, _ = ep.wait(events, 0) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			runtime.LockOSThread() // whose time it is

@@ -175,7 +175,7 @@ func (k *kernelSide) becomes(fd int, want readiness) {
 // look makes one wait, and says what it has reported.
 func (k *kernelSide) look(timeout time.Duration) map[int]readiness {
 	k.t.Helper()
-	n, err := k.poller.wait(k.events, timeout, false)
+	n, err := k.poller.wait(k.events, timeout)
 	require.NoError(k.t, err)
 	reported := map[int]readiness{}
 	for _, ev := range k.events[:n] {

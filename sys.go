@@ -59,7 +59,7 @@ func (p simulatedPoller) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) e
 
 func (p simulatedPoller) remove(fd int, _ sm.Dir) error { return p.k.PollRemove(fd) }
 
-func (p simulatedPoller) wait(events []event, timeout time.Duration, _ bool) (n int, err error) {
+func (p simulatedPoller) wait(events []event, timeout time.Duration) (n int, err error) {
 	err = p.k.PollWait(len(events), timeout, func(key uint64, ready uint8) {
 		events[n] = event{key: key, ready: readiness(ready)}
 		n++

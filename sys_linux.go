@@ -79,10 +79,10 @@ func rawAddr(trap uintptr, fd int) (netip.AddrPort, syscall.Errno) {
 }
 
 // epollWait waits for events, timeout in milliseconds. A wait that can't block
-// is a raw syscall, and so is a brisk one. Others tell the Go scheduler, which may give the
-// processor to other goroutines meanwhile: docs/internals.md has the figures.
-func epollWait(epfd int, events []unix.EpollEvent, timeout int, brisk bool) (int, syscall.Errno) {
-	if timeout == 0 || brisk {
+// is a raw syscall. Others tell the Go scheduler, which may give the processor to
+// other goroutines meanwhile: docs/internals.md has the figures.
+func epollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
+	if timeout == 0 {
 		return rawcall(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
 			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(timeout), 0, 0)
 	}

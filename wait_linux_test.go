@@ -33,11 +33,11 @@ import (
 // lookFirst asks without blocking before every wait that may block.
 type lookFirst struct{ poller }
 
-func (p lookFirst) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
-	if n, err := p.poller.wait(events, 0, false); n > 0 || err != nil || timeout == 0 {
+func (p lookFirst) wait(events []event, timeout time.Duration) (int, error) {
+	if n, err := p.poller.wait(events, 0); n > 0 || err != nil || timeout == 0 {
 		return n, err
 	}
-	return p.poller.wait(events, timeout, brisk)
+	return p.poller.wait(events, timeout)
 }
 
 // rawFirst waits for a while without telling the Go scheduler before every wait
@@ -47,7 +47,7 @@ type rawFirst struct {
 	most time.Duration
 }
 
-func (p rawFirst) wait(events []event, timeout time.Duration, brisk bool) (int, error) {
+func (p rawFirst) wait(events []event, timeout time.Duration) (int, error) {
 	if timeout != 0 {
 		brief := unix.NsecToTimespec(int64(p.most))
 		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd),
@@ -56,7 +56,7 @@ func (p rawFirst) wait(events []event, timeout time.Duration, brisk bool) (int, 
 			return p.translate(events, int(n)), nil
 		}
 	}
-	return p.epoll.wait(events, timeout, brisk)
+	return p.epoll.wait(events, timeout)
 }
 
 // never is when a loop that does not yield yields next.

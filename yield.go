@@ -31,43 +31,27 @@ import (
 // are short of full load, some 100 µs to some milliseconds: the monitor takes the
 // loop's in each, since it finds it in the same one twice, and wakes a thread for
 // it, which finds nothing to run; and the loop that returns waits for that thread.
-// A loop WithOwnProcessor is lively while a wait begins within briskFor of the one
-// before. When there are as many lively loops as processors, their waits are
-// brisk: raw syscalls, which keep the processor. So that a lively loop that has
-// nothing to do any more is soon told from one that has, its waits end after
-// briskFor. It yields before a brisk one, for what it or anyone has made ready; but
-// while no processor is idle, the network poller of the Go runtime is asked by
-// its monitor alone, every 10 ms, and its timers when somebody yields. That is why
-// this is not for all.
+// While a processor is idle, the monitor leaves the loop's alone for 10 ms (the
+// same retake). So a program that is given one processor more than it has loops
+// has none of that: NewGroup says so.
 type yielder struct {
-	keeps   bool          // WithOwnProcessor, where the poller can
-	lively  bool          // and counted in lively
 	last    time.Duration // when it was due, by sm.Monotonic
-	waited  time.Duration // when the last wait was about to begin
 	alone   bool          // as of then, there is one processor
 	crowded bool          // as of then, there is none that no loop has
 	handed  uint32        // handed, at the last wait
-
-	processors int // as of then
 }
 
-const (
-	yieldEvery = 5 * time.Millisecond
-	// briskFor is how long a wait may keep the processor. With yieldEvery it stays
-	// below the 10 ms after which the monitor interrupts who keeps one.
-	briskFor = 4 * time.Millisecond
-)
+// yieldEvery stays well below the 10 ms after which the monitor takes the
+// processor at each look.
+const yieldEvery = 5 * time.Millisecond
 
 var (
-	running    atomic.Int32  // loops in Run
-	lively     atomic.Int32  // loops that are
-	handed     atomic.Uint32 // how often a pool has called a worker
-	unfinished atomic.Int32  // errands that pools were given and have not done
+	running atomic.Int32  // loops in Run
+	handed  atomic.Uint32 // how often a pool has called a worker
 )
 
-// yield is called before each wait that may block, and answers whether it may keep
-// the processor.
-func (y *yielder) yield() (brisk bool) {
+// yield is called before each wait that may block.
+func (y *yielder) yield() {
 	now := sm.Monotonic()
 	due := now-y.last >= yieldEvery
 	if due {
@@ -77,38 +61,11 @@ func (y *yielder) yield() (brisk bool) {
 	calls := handed.Load()
 	called := calls != y.handed
 	y.handed = calls
-	if y.keeps {
-		y.count(now-y.waited < briskFor)
-		brisk = y.lively && int(lively.Load()) >= y.processors
-		y.waited = now
-	}
-	if due || y.alone || brisk || y.crowded && called {
+	if due || y.alone || y.crowded && called {
 		runtime.Gosched()
 	}
-	// A pool's worker may come back from a syscall at any time, and want a processor.
-	return brisk && !called && handed.Load() == calls && unfinished.Load() == 0
-}
-
-// count notes whether the loop is lively.
-func (y *yielder) count(is bool) {
-	switch {
-	case is && !y.lively:
-		lively.Add(1)
-	case !is && y.lively:
-		lively.Add(-1)
-	}
-	y.lively = is
-}
-
-// bound is how long the wait may be that would be timeout long, which is forever
-// when it is negative.
-func (y *yielder) bound(timeout time.Duration) time.Duration {
-	if y.lively && (timeout < 0 || timeout > briskFor) {
-		return briskFor
-	}
-	return timeout
 }
 
 func (y *yielder) look(processors, loops int) {
-	y.processors, y.alone, y.crowded = processors, processors == 1, loops >= processors
+	y.alone, y.crowded = processors == 1, loops >= processors
 }

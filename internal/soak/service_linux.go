@@ -26,7 +26,6 @@ type service struct {
 	addrs addresses
 	now   *generation
 
-	generations int // so far
 
 	failures failures
 }
@@ -67,11 +66,7 @@ func (s *service) start() (*generation, error) {
 		}
 		s.failures.add("report of %s: %v", chain, err)
 	})
-	options := []stepio.LoopOption{report}
-	if s.generations++; s.generations%2 == 0 { // both kinds of waits are to be soaked
-		options = append(options, stepio.WithOwnProcessor())
-	}
-	group, err := stepio.NewGroup(s.loops, options...)
+	group, err := stepio.NewGroup(s.loops, report)
 	if err != nil {
 		return nil, err
 	}

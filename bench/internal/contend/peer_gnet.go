@@ -23,6 +23,7 @@ func gnetPeers() []Contender {
 	}
 	return []Contender{
 		{Name: "gnet", About: about + ".", Starts: starts},
+		{Name: "gnet spare", About: "gnet, with one more in GOMAXPROCS than it has CPUs, as stepio spare.", Starts: map[Service]Start{Echo: withSpare(starts[Echo])}},
 		{Name: "gnet poll_opt", About: about + ", built with -tags poll_opt, its optimised poller.", Tags: "poll_opt", Starts: starts},
 	}
 }

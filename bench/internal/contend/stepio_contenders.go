@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 
 	"github.com/stepio-go/stepio"
 )
@@ -15,7 +16,7 @@ func stepioContenders() []Contender {
 	return []Contender{
 		{
 			Name:  "stepio",
-			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server, WithOwnProcessor.",
+			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server.",
 			Starts: map[Service]Start{
 				Echo:    onLoop(serveEcho),
 				EchoUDP: onLoop(serveDatagrams),
@@ -30,9 +31,9 @@ func stepioContenders() []Contender {
 			Starts: map[Service]Start{Echo: onLoop(serveEdgeEcho)},
 		},
 		{
-			Name:   "stepio own",
-			About:  "This library, level-triggered, its loop WithOwnProcessor: for a server that is nothing else.",
-			Starts: map[Service]Start{Echo: onLoop(serveEcho, stepio.WithOwnProcessor())},
+			Name:   "stepio spare",
+			About:  "This library, level-triggered, with one more in GOMAXPROCS than it has CPUs, as it recommends.",
+			Starts: map[Service]Start{Echo: withSpare(onLoop(serveEcho))},
 		},
 		{
 			Name:   "stepio pool",
@@ -52,9 +53,9 @@ var anyPort = netip.MustParseAddrPort("127.0.0.1:0")
 
 // onLoop is a Start that has serve set a loop up and then runs it. A loop that
 // fails ends the process: the client must not wait for it.
-func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error), options ...stepio.LoopOption) Start {
+func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error)) Start {
 	return func() (string, error) {
-		loop, err := stepio.NewLoop(options...)
+		loop, err := stepio.NewLoop()
 		if err != nil {
 			return "", err
 		}
@@ -69,6 +70,15 @@ func onLoop(serve func(*stepio.Loop) (netip.AddrPort, error), options ...stepio.
 			}
 		}()
 		return addr.String(), nil
+	}
+}
+
+// withSpare is start with one processor of the Go scheduler to spare. The CPUs stay
+// the same.
+func withSpare(start Start) Start {
+	return func() (string, error) {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+		return start()
 	}
 }
 

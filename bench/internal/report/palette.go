@@ -49,7 +49,7 @@ const (
 var looks = map[string]look{
 	stepio:          {blue, thick, nil, draw.CircleGlyph{}},
 	"stepio edge":   {blue, plain, dashed, draw.RingGlyph{}},
-	"stepio own":    {blue, plain, dotted, draw.SquareGlyph{}},
+	"stepio spare":  {blue, plain, dotted, draw.SquareGlyph{}},
 	stepioPool:      {blue, plain, dotted, draw.TriangleGlyph{}},
 	stepioBatch:     {blue, plain, dashed, draw.BoxGlyph{}},
 	limit:           {ink, thick, nil, draw.BoxGlyph{}},
@@ -58,6 +58,7 @@ var looks = map[string]look{
 	"net small":     {vermilion, plain, dashed, draw.TriangleGlyph{}},
 	"net large":     {vermilion, plain, nil, draw.RingGlyph{}},
 	gnet:            {green, plain, nil, draw.CircleGlyph{}},
+	"gnet spare":    {green, plain, dotted, draw.SquareGlyph{}},
 	"gnet poll_opt": {green, plain, dashed, draw.RingGlyph{}},
 	"nbio":          {pink, plain, nil, draw.BoxGlyph{}},
 	"netpoll":       {orange, plain, nil, draw.SquareGlyph{}},

@@ -143,11 +143,10 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 		}
 		return err
 	}
-	// Nothing else in this process is urgent.
-	if s.Group, err = stepio.NewGroup(*f.loops, stepio.WithOwnProcessor()); err != nil {
+	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
 		return err
 	}
-	limitProcessors(s.Group.Len())
+	setProcessors(s.Group.Len(), 1)
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
@@ -179,14 +178,13 @@ func shutDown(g *stepio.Group, grace time.Duration) error {
 	return err
 }
 
-// limitProcessors has the Go scheduler use no more processors than there are
-// goroutines to keep busy. A loop yields every few milliseconds and goes on at
-// once; while a processor is idle, the runtime wakes a thread each time to look
-// for work, which finds none: docs/internals.md has the figures. The
-// environment's GOMAXPROCS has the last word.
-func limitProcessors(n int) {
+// setProcessors has the Go scheduler use a processor for each loop and for some
+// others, also where the machine has fewer: see stepio.NewGroup. Yet no more of the
+// others than the machine has processors: they would only get in each other's way.
+// The environment's GOMAXPROCS has the last word.
+func setProcessors(loops, others int) {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(min(n, runtime.NumCPU()))
+		runtime.GOMAXPROCS(loops + min(others, runtime.NumCPU()))
 	}
 }
 
@@ -207,7 +205,7 @@ func (s *Server) Pool(workers int) *stepio.Pool {
 	if workers == 0 {
 		return nil
 	}
-	limitProcessors(s.Group.Len() + workers)
+	setProcessors(s.Group.Len(), workers)
 	return s.newPool(workers)
 }
 

@@ -39,16 +39,18 @@ var errLoopGoexit = errors.New("stepio: function called runtime.Goexit on a loop
 // NewGroup makes n loops and runs them; n <= 0 means one a processor
 // (runtime.GOMAXPROCS). The error is NewLoop's.
 //
-// A program whose loops are not busy all the time wants one processor of the Go
-// scheduler more than it has loops, also where the machine has no more:
+// A program whose loops have time to spare wants one processor of the Go scheduler
+// more than it has loops, also where the machine has no more:
 //
-//	runtime.GOMAXPROCS(n + 1)
+//	g, err := stepio.NewGroup(0)
+//	...
+//	runtime.GOMAXPROCS(g.Len() + 1)
 //
-// With one left idle, the Go runtime leaves a loop that waits for events alone.
-// Else it takes the loop's processor in each wait and gives it back after it, which
-// with 1,000 requests a second costs more than the requests do
-// (docs/internals.md). What a pool's workers keep busy counts as well: the example
-// servers have max(workers, 1) more.
+// While one is idle, the Go runtime leaves alone a loop that waits for events, for
+// up to 10 ms a wait. Else it takes the loop's processor in each wait and gives it
+// back after it, which with 1,000 requests a second costs more than the requests
+// do. Where every message makes a hop through a Pool it is better left out.
+// docs/internals.md has the figures.
 func NewGroup(n int, options ...LoopOption) (*Group, error) {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)

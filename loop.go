@@ -19,7 +19,7 @@ import (
 // every connection of the loop, belongs to the goroutine in Run; before Run, to
 // the one that made the loop. WithChecks finds those who do not keep to it.
 type Loop struct {
-	// What every operation needs comes first, in one line of the cache.
+	// What every operation needs comes first: 72 bytes.
 	sched *sm.Scheduler
 	slots slots
 	sys   sys

@@ -157,6 +157,7 @@ func (s *socket) bounded(a sm.Await) sm.Await {
 	return s.bound(a)
 }
 
+// bound is bounded, where there is something of that kind.
 func (s *socket) bound(a sm.Await) sm.Await {
 	if d := s.deadlines; d != nil {
 		if a.Dir()&sm.Read != 0 {

@@ -181,14 +181,19 @@ func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
 }
 
 // receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
-// was longer. from is set to the sender, and is not valid when the kernel does not
-// say, which some do not on a connected socket.
+// was longer. from becomes the sender, not valid when the kernel does not say,
+// which some do not on a connected socket; with an errno it stays as it is.
 func (s *sys) receiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
 	for {
 		if s.sim != nil {
-			var data []byte
-			data, *from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
-			n = copy(p, data)
+			var (
+				data   []byte
+				sender netip.AddrPort
+			)
+			data, sender, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
+			if n = copy(p, data); errno == 0 {
+				*from = sender
+			}
 		} else {
 			n, truncated, errno = rawReceiveFrom(fd, p, from)
 		}

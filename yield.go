@@ -52,7 +52,13 @@ var (
 
 // yield is called before each wait that may block.
 func (y *yielder) yield() {
-	now := sm.Monotonic()
+	if y.wanted(sm.Monotonic()) {
+		runtime.Gosched()
+	}
+}
+
+// wanted says whether to yield now.
+func (y *yielder) wanted(now time.Duration) bool {
 	due := now-y.last >= yieldEvery
 	if due {
 		y.last = now
@@ -61,9 +67,7 @@ func (y *yielder) yield() {
 	calls := handed.Load()
 	called := calls != y.handed
 	y.handed = calls
-	if due || y.alone || y.crowded && called {
-		runtime.Gosched()
-	}
+	return due || y.alone || y.crowded && called
 }
 
 func (y *yielder) look(processors, loops int) {

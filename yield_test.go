@@ -77,6 +77,33 @@ func TestYieldKnowsWhoHasAProcessor(t *testing.T) {
 	}
 }
 
+func TestYieldIsForThoseWhoNeedIt(t *testing.T) {
+	now := sm.Monotonic()
+	for _, c := range []struct {
+		name              string
+		processors, loops int
+		since             time.Duration // the last one
+		called            uint32        // workers, since the last wait
+		want              bool
+	}{
+		{"with one processor, before each wait", 1, 1, 0, 0, true},
+		{"with one to spare, not before the time has come", 2, 1, yieldEvery - 1, 0, false},
+		{"with one to spare, when the time has come", 2, 1, yieldEvery, 0, true},
+		{"with one to spare, not for a worker", 2, 1, 0, 1, false},
+		{"with a loop on each, not before the time has come", 2, 2, yieldEvery - 1, 0, false},
+		{"with a loop on each, for a worker", 2, 2, 0, 1, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			y := yielder{last: now - c.since, handed: handed.Load() - c.called}
+			y.look(c.processors, c.loops)
+			assert.Equal(t, c.want, y.wanted(now))
+			if c.since < yieldEvery { // else it has looked at the real ones
+				assert.Equal(t, y.alone, y.wanted(now), "once")
+			}
+		})
+	}
+}
+
 func TestYieldFollowsAPoolThatWasGivenWork(t *testing.T) {
 	pool := NewPool(1, 16)
 	defer pool.Join()

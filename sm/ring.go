@@ -47,6 +47,3 @@ func (r *ring) remove(t *Task) {
 	}
 	t.next, t.prev = nil, nil
 }
-
-// removeOnly is remove, of a task that is the ring's only one.
-func (r *ring) removeOnly(t *Task) { r.head, t.next, t.prev = nil, nil, nil }

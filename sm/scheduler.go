@@ -63,8 +63,8 @@ const ScratchSize = 64 << 10
 // A Scheduler runs tasks: a ready queue, wakes, timers, and no I/O. It belongs
 // to one goroutine.
 //
-// What every step needs comes first: when the kernel returns, the caches have
-// forgotten most of the program, and these are two lines of them.
+// What every step needs comes first, in 128 bytes: when the kernel returns, the
+// caches have forgotten most of the program.
 type Scheduler struct {
 	ready            ring // tasks that the next turn runs
 	batch            ring // tasks that this turn runs
@@ -246,8 +246,8 @@ func (s *Scheduler) settle(t *Task, a Await) {
 		s.forget(t)
 		t.phase = phaseParked
 		s.bound(t, a)
-	default:
-		s.wait(t, a)
+	default: // a wait for a descriptor that nothing speaks against does not come here
+		panic(fmt.Sprintf("stepio: Scheduler.settle: answer of kind %d", a.kind()))
 	}
 }
 

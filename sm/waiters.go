@@ -26,7 +26,7 @@ func (w *Waiters) Resume(dirs Dir) (claimed Dir) {
 	if t := w.ring.head; t != nil && t.next == t { // the usual case: one waits
 		hit := t.dir & dirs
 		if hit != 0 {
-			w.ring.removeOnly(t)
+			w.ring.head, t.next, t.prev = nil, nil, nil
 			t.ready = hit
 			t.sched.resumed(t)
 		}

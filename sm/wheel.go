@@ -131,7 +131,7 @@ func (w *wheel) next() (tick int64, ok bool) {
 			return high | int64(bits.TrailingZeros64(set))<<shift, true
 		}
 	}
-	return 0, false
+	panic("stepio: wheel.next: timers are missing")
 }
 
 // expired takes one timer out whose tick is at or before now, nil when there

@@ -79,4 +79,12 @@ var mutations = []mutation{
 		"\tif t.extra != nil && t.extra.set() {\n\t\ts.wheel.remove(&t.extra.timer)\n\t}\n", ""},
 	{"trigger mode switched, and not remembered", "slots.go",
 		"\tif !sameMode {\n\t\ts.edges = 0\n\t\ts.flags ^= slotEdge\n", "\tif !sameMode {\n\t\ts.edges = 0\n"},
+	{"post that a loop at work does not see", "mailbox.go",
+		"\tm.posts = append(m.posts, fn)\n\tm.filled.Store(true)\n", "\tm.posts = append(m.posts, fn)\n"},
+	{"wake that a loop at work does not see", "sm/waker.go",
+		"\tq.tasks = append(q.tasks, t)\n\tq.filled.Store(true)\n", "\tq.tasks = append(q.tasks, t)\n"},
+	{"only waiter resumed, whatever it waits for", "sm/waiters.go",
+		"\t\thit := t.dir & dirs\n\t\tif hit != 0 {\n\t\t\tw.ring.head", "\t\thit := dirs\n\t\tif hit != 0 {\n\t\t\tw.ring.head"},
+	{"timer of a resumed task left", "sm/scheduler.go",
+		"\tif t.extra != nil {\n\t\ts.cancelTimer(t)\n\t}\n\ts.enqueue(t)\n", "\ts.enqueue(t)\n"},
 }

@@ -26,7 +26,6 @@ type service struct {
 	addrs addresses
 	now   *generation
 
-
 	failures failures
 }
 

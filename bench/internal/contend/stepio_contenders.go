@@ -16,7 +16,7 @@ func stepioContenders() []Contender {
 	return []Contender{
 		{
 			Name:  "stepio",
-			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server.",
+			About: "This library, level-triggered: a task a connection; HTTP is examples/http_server; GOMAXPROCS is the number of CPUs.",
 			Starts: map[Service]Start{
 				Echo:    onLoop(serveEcho),
 				EchoUDP: onLoop(serveDatagrams),
@@ -32,7 +32,7 @@ func stepioContenders() []Contender {
 		},
 		{
 			Name:   "stepio spare",
-			About:  "This library, level-triggered, with one more in GOMAXPROCS than it has CPUs, as it recommends.",
+			About:  "This library, level-triggered, with one more in GOMAXPROCS than it has CPUs, as NewGroup recommends.",
 			Starts: map[Service]Start{Echo: withSpare(onLoop(serveEcho))},
 		},
 		{

@@ -44,15 +44,15 @@ const (
 	ActiveAmong = "active-100-idle-15000"
 )
 
-// spares are the contenders with a processor of the Go scheduler to spare, which
-// matters where a server has time to spare, too.
+// spares are the contenders with a processor of the Go scheduler to spare: for
+// servers that have time to spare, too.
 var spares = []string{"stepio spare", "gnet spare"}
 
 // Scenarios returns all of them, in the order of the report.
 func Scenarios() []Scenario {
 	var all []Scenario
 	add := func(s Scenario) {
-		if s.Conns != 1 && s.Kind != load.Paced { // under full load it is the same as stepio
+		if s.Conns != 1 && s.Kind != load.Paced { // under full load the library does not need it
 			s.Not = append(s.Not, spares...)
 		}
 		all = append(all, s)

@@ -146,7 +146,7 @@ func (f *Flags) serve(start func(*Server) (netip.AddrPort, error)) (err error) {
 	if s.Group, err = stepio.NewGroup(*f.loops); err != nil {
 		return err
 	}
-	setProcessors(s.Group.Len(), 1)
+	setProcessors(processors(s.Group.Len(), 0, runtime.NumCPU()))
 	defer func() {
 		s.Group.Stop()
 		err = errors.Join(err, s.Group.Join())
@@ -178,13 +178,21 @@ func shutDown(g *stepio.Group, grace time.Duration) error {
 	return err
 }
 
-// setProcessors has the Go scheduler use a processor for each loop and for some
-// others, also where the machine has fewer: see stepio.NewGroup. Yet no more of the
-// others than the machine has processors: they would only get in each other's way.
-// The environment's GOMAXPROCS has the last word.
-func setProcessors(loops, others int) {
+// processors is how many of the Go scheduler's processors a server uses: one more
+// than loops, also where there are no more CPUs (see stepio.NewGroup). With workers
+// of a pool, which every message goes through here, it is what there is to keep
+// busy: a processor to spare would make each hop wake a thread.
+func processors(loops, workers, cpus int) int {
+	if workers > 0 {
+		return min(loops+workers, cpus)
+	}
+	return min(loops, cpus) + 1
+}
+
+// setProcessors leaves the environment's GOMAXPROCS the last word.
+func setProcessors(n int) {
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(loops + min(others, runtime.NumCPU()))
+		runtime.GOMAXPROCS(n)
 	}
 }
 
@@ -205,7 +213,7 @@ func (s *Server) Pool(workers int) *stepio.Pool {
 	if workers == 0 {
 		return nil
 	}
-	setProcessors(s.Group.Len(), workers)
+	setProcessors(processors(s.Group.Len(), workers, runtime.NumCPU()))
 	return s.newPool(workers)
 }
 

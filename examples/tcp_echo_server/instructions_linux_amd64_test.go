@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// The instructions of an echo in user space, counted by stepping the loop's thread
+// (ptrace(2), PTRACE_SINGLESTEP). CPU times differ by some hundredths from run to
+// run; this is a figure that does not: what is done to the hot path shows at once.
+
+const (
+	steps = 100_000
+	// mostInstructions is what the library and the frame may execute for a request:
+	// with Go 1.26 it is 780, and another compiler may need some more. What the Go
+	// runtime does beside is not in it.
+	mostInstructions = 950
+)
+
+func TestEchoServerFiguresOfInstructions(t *testing.T) {
+	s := startServer(t)
+	clients := s.connect(t, 50)
+	pingAll(t, clients, func(done int64) bool { return done < 20_000 }) // the loop's thread is the one that has worked
+	code := readCode(t)
+	var over atomic.Bool
+	type result struct {
+		seen []step
+		err  error
+	}
+	traced := make(chan result, 1)
+	go func() {
+		defer over.Store(true)
+		seen, err := s.step(steps)
+		traced <- result{seen, err}
+	}()
+	pingAll(t, clients, func(int64) bool { return !over.Load() })
+	r := <-traced
+	if errors.Is(r.err, unix.EPERM) {
+		t.Skip("SKIPPED: this process may not trace others:", r.err)
+	}
+	require.NoError(t, r.err)
+	seen := r.seen
+	require.Len(t, seen, steps)
+
+	requests, counts := perFunction(seen, code)
+	require.Greater(t, requests, 10)
+	total := 0.0
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Compare(counts[b], counts[a]) })
+	for _, name := range names {
+		if !strings.HasPrefix(name, "github.com/stepio-go/stepio") && !strings.HasPrefix(name, "main.") {
+			continue
+		}
+		each := float64(counts[name]) / float64(requests)
+		total += each
+		if each >= 5 {
+			t.Logf("%6.1f  %s", each, strings.TrimPrefix(name, "github.com/stepio-go/"))
+		}
+	}
+	t.Logf("%6.1f instructions a request, of the library and the frame (%d requests, 50 connections)", total, requests)
+	assert.Less(t, total, float64(mostInstructions))
+}
+
+// step is where the thread was, and what was in RAX: before a SYSCALL instruction,
+// the number of the call.
+type step struct{ ip, ax uint64 }
+
+// step makes the loop's thread execute n instructions, while all others stand
+// still. The calls of ptrace must come from one thread.
+func (s server) step(n int) (seen []step, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	loop, others, err := s.threads()
+	if err != nil {
+		return nil, err
+	}
+	// A thread that waits for one of those that stand still would wait for ever.
+	end := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(s.pid, syscall.SIGKILL) })
+	defer end.Stop()
+	for _, tid := range append(others, loop) {
+		if err := halt(tid); err != nil {
+			return nil, err
+		}
+		defer func() { _ = unix.PtraceDetach(tid) }() // it may have ended
+	}
+	for range n {
+		var regs unix.PtraceRegs
+		if err := unix.PtraceGetRegs(loop, &regs); err != nil {
+			return seen, fmt.Errorf("registers: %w", err)
+		}
+		seen = append(seen, step{regs.Rip, regs.Rax})
+		if err := unix.PtraceSingleStep(loop); err != nil {
+			return seen, fmt.Errorf("step: %w", err)
+		}
+		if err := await(loop); err != nil {
+			return seen, err
+		}
+	}
+	return seen, nil
+}
+
+// threads are those of the server: the one that has used the most CPU time, and the
+// others.
+func (s server) threads() (loop int, others []int, err error) {
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", s.pid))
+	if err != nil {
+		return 0, nil, err
+	}
+	most := int64(-1)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return 0, nil, err
+		}
+		used, err := strconv.ParseInt(string(bytes.Fields(text)[0]), 10, 64) // ns on the CPU
+		if err != nil {
+			return 0, nil, err
+		}
+		tid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return 0, nil, err
+		}
+		others = append(others, tid)
+		if used > most {
+			most, loop = used, tid
+		}
+	}
+	return loop, slices.DeleteFunc(others, func(tid int) bool { return tid == loop }), nil
+}
+
+func halt(tid int) error {
+	if err := unix.PtraceSeize(tid); err != nil {
+		return fmt.Errorf("seize: %w", err)
+	}
+	if err := unix.PtraceInterrupt(tid); err != nil {
+		return fmt.Errorf("interrupt: %w", err)
+	}
+	return await(tid)
+}
+
+// await waits until a thread has stopped.
+func await(tid int) error {
+	var status unix.WaitStatus
+	for {
+		switch _, err := unix.Wait4(tid, &status, unix.WALL, nil); {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("wait: %w", err)
+		case !status.Stopped():
+			return fmt.Errorf("the server has ended: %v", status)
+		default:
+			return nil
+		}
+	}
+}
+
+// readCode is the server's functions, by address.
+func readCode(t *testing.T) (functions []elf.Symbol) {
+	path, err := build()
+	require.NoError(t, err)
+	file, err := elf.Open(path)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, file.Close()) }()
+	symbols, err := file.Symbols()
+	require.NoError(t, err)
+	for _, s := range symbols {
+		if elf.ST_TYPE(s.Info) == elf.STT_FUNC {
+			functions = append(functions, s)
+		}
+	}
+	slices.SortFunc(functions, func(a, b elf.Symbol) int { return cmp.Compare(a.Value, b.Value) })
+	return functions
+}
+
+// perFunction counts the steps of each function from the first request's recvfrom
+// to the last one's, and the requests between them.
+func perFunction(seen []step, code []elf.Symbol) (requests int, counts map[string]int) {
+	counts = make(map[string]int)
+	since := make(map[string]int)
+	begun := false
+	for i, s := range seen {
+		const syscallLength = 2 // bytes of the instruction
+		at, exact := slices.BinarySearchFunc(code, s.ip, func(f elf.Symbol, ip uint64) int { return cmp.Compare(f.Value, ip) })
+		if !exact {
+			at--
+		}
+		name := "elsewhere" // the vDSO
+		if at >= 0 && s.ip < code[at].Value+code[at].Size {
+			name = code[at].Name
+		}
+		if s.ax == unix.SYS_RECVFROM && strings.Contains(name, "stepio.rawcall") &&
+			i+1 < len(seen) && seen[i+1].ip == s.ip+syscallLength {
+			if begun {
+				requests++
+				for name, n := range since {
+					counts[name] += n
+				}
+				clear(since)
+			}
+			begun = true
+		}
+		if begun {
+			since[name]++
+		}
+	}
+	return requests, counts
+}

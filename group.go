@@ -49,10 +49,9 @@ var errLoopGoexit = errors.New("stepio: function called runtime.Goexit on a loop
 // While one is idle, the Go runtime leaves alone a loop that waits for events, for
 // up to 10 ms a wait. Else it takes the loop's processor in each wait and gives it
 // back after it, which with 1,000 requests a second costs more than the requests
-// do. Where every message makes a hop through a Pool it is better left out, and on
-// a single CPU under SCHED_FIFO it must be: there the Go runtime's own threads wait
-// for one another for ever.
-// docs/internals.md has the figures.
+// do (docs/internals.md). Where every message makes a hop through a Pool it is better
+// left out, and on a single CPU under SCHED_FIFO it must be: there the Go runtime's
+// own threads wait for one another for ever.
 func NewGroup(n int, options ...LoopOption) (*Group, error) {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)

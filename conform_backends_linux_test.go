@@ -16,8 +16,8 @@ var kernels = []backend{
 	{name: "epoll with pipe", poller: newEpollWithPipe, interrupt: interruptThread},
 }
 
-// epollWithPipe is epoll that is woken as kqueue is: by a pipe, level-triggered,
-// which is drained.
+// epollWithPipe is epoll that is used as kqueue is: woken by a pipe,
+// level-triggered, which is drained; and connections are not latched on it.
 type epollWithPipe struct {
 	*epoll
 	bell pipeWaker
@@ -57,6 +57,8 @@ func (p *epollWithPipe) wait(events []event, timeout time.Duration) (int, error)
 	}
 	return filled, err
 }
+
+func (p *epollWithPipe) relooks() bool { return false }
 
 func (p *epollWithPipe) wake() error { return p.bell.wake() }
 

@@ -178,6 +178,13 @@ func (h *host) arrived(fd int, what readiness) {
 	require.True(h.t, pollFD(fd, events, patience), "nothing has arrived")
 }
 
+// deliver has what was sent arrive: on a real kernel it has.
+func (h *host) deliver() {
+	if h.sim != nil {
+		h.sim.Settle()
+	}
+}
+
 // pump turns the loop, which never blocks meanwhile, until cond is true.
 func (h *host) pump(what string, cond func() bool) {
 	h.t.Helper()

@@ -108,6 +108,10 @@ func (p *kqueue) register(fd int, key uint64, was, dirs sm.Dir, edge, switched b
 	return err
 }
 
+// relooks: changes leaves a filter alone that is there already, and whether the
+// kernel would look anew is nothing that this library has tried.
+func (p *kqueue) relooks() bool { return false }
+
 // remove deletes the filters of dirs. When none of them is there, the number was
 // closed before, and that is ENOENT.
 func (p *kqueue) remove(fd int, dirs sm.Dir) error {

@@ -26,6 +26,7 @@ type Loop struct {
 	owner owner
 
 	poller  poller
+	latches bool // connections are latched: see slots.go
 	events  []event
 	stopped atomic.Bool
 	state   atomic.Uint32
@@ -107,7 +108,7 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.poller = p
+	l.poller, l.latches = p, p.relooks()
 	l.drain.ended = make(chan struct{})
 	l.mail.ring = p
 	l.mail.alert.Store(true) // nothing waits yet

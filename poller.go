@@ -16,6 +16,10 @@ type poller interface {
 	add(fd int, key uint64, dirs sm.Dir, edge bool) error
 	// modify changes what fd is registered for, from was to dirs.
 	modify(fd int, key uint64, was, dirs sm.Dir, edge bool) error
+	// relooks reports whether modify reports what is ready already also when it
+	// changes nothing of an edge-triggered registration. Latched descriptors rest
+	// on it.
+	relooks() bool
 	// remove ends fd's registration, which was for dirs.
 	remove(fd int, dirs sm.Dir) error
 	// wait fills events with what is ready. It returns at once when timeout is 0,

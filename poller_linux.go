@@ -84,6 +84,10 @@ func (p *epoll) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) error {
 	return err
 }
 
+// relooks: EPOLL_CTL_MOD polls the file, and lists it when it is ready
+// (ep_modify, fs/eventpoll.c).
+func (p *epoll) relooks() bool { return true }
+
 func (p *epoll) remove(fd int, _ sm.Dir) error { return p.ctl(unix.EPOLL_CTL_DEL, fd, 0, 0) }
 
 func (p *epoll) wait(events []event, timeout time.Duration) (int, error) {

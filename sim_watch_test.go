@@ -187,6 +187,9 @@ func (s *sim) start(trace io.Writer) {
 	if err != nil {
 		panic(err) // the simulated poller cannot fail
 	}
+	if rnd.IntN(4) == 0 {
+		l.latches = false // as on kqueue
+	}
 	s.Loop = l
 	s.populate(clients, proxied)
 }

@@ -19,6 +19,15 @@ import (
 //     condition once more.
 //   - Edge-triggered: nothing is ever disarmed. An edge that comes while nobody
 //     waits is remembered, and the next wait takes it.
+//   - Latched: level-triggered for those who wait, edge-triggered in the kernel,
+//     where the poller can do it. Every event of a level-triggered registration
+//     makes epoll look at the descriptor once more, in the next epoll_wait, only to
+//     find it empty (ep_send_events, fs/eventpoll.c): with many connections that
+//     is a walk through memory that no cache holds. A read tells here when it has
+//     emptied the socket, and what arrives after that makes an edge. A wait of
+//     which this is not known (nobody has read since the event, or somebody has
+//     without the library, or it is for writing) modifies the registration, which
+//     has the kernel look anew: it is level-triggered whatever was done before it.
 //
 // What is known between two events:
 //   - slotDrained: a read has emptied the descriptor since the last event, so
@@ -29,7 +38,8 @@ import (
 type slot struct {
 	waiters sm.Waiters
 	gen     uint32 // counts the descriptors that have had this number
-	armed   sm.Dir // registered for these directions
+	asked   sm.Dir // registered for these directions
+	armed   sm.Dir // those of them that will be reported; of a latched descriptor, those not reported yet
 	edges   sm.Dir // edges that nobody has taken
 	flags   slotFlags
 }
@@ -41,6 +51,7 @@ const (
 	slotEdge                             // edge-triggered
 	slotDrained                          // the last read has emptied it
 	slotRestless                         // has reported its end, a hang-up, an error, urgent data
+	slotLatched                          // level-triggered, on an edge-triggered registration
 	slotForeign                          // others may hold the same open file: its close would leave the registration behind
 )
 
@@ -131,7 +142,7 @@ func (s *slot) isArmed(dir sm.Dir, edge bool) bool {
 // does not yet.
 func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 	sameMode := edge == (s.flags&slotEdge != 0)
-	want := s.armed | dir
+	want := s.armed | dir // of a latched one, what was reported and nobody waits for is not asked for again
 	if !sameMode {
 		if s.waiters.Dirs() != 0 {
 			return ErrTriggerMode
@@ -139,10 +150,10 @@ func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 		want = dir
 	}
 	var err error
-	if s.flags&slotRegistered == 0 {
+	if edge := edge || s.flags&slotLatched != 0; s.flags&slotRegistered == 0 {
 		err = l.poller.add(fd, key(fd, s.gen), want, edge)
 	} else {
-		err = l.poller.modify(fd, key(fd, s.gen), s.armed, want, edge)
+		err = l.poller.modify(fd, key(fd, s.gen), s.asked, want, edge)
 	}
 	if err != nil {
 		if s.flags&slotRegistered != 0 && s.waiters.Empty() {
@@ -157,7 +168,7 @@ func (l *Loop) arm(s *slot, fd int, dir sm.Dir, edge bool) error {
 	// The poller looks at the descriptor anew, and what it finds is an event:
 	// what was known between two events is known no more.
 	s.flags = s.flags&^slotDrained | slotRegistered
-	s.armed = want
+	s.asked, s.armed = want, want
 	return nil
 }
 
@@ -175,6 +186,9 @@ func (l *Loop) dispatch(ev event) {
 	if dirs&sm.Read != 0 {
 		s.flags &^= slotDrained
 	}
+	if s.latched() {
+		s.armed &^= dirs
+	}
 	claimed := s.waiters.Resume(dirs)
 	if dirs == claimed {
 		return
@@ -184,14 +198,14 @@ func (l *Loop) dispatch(ev event) {
 		s.edges |= dirs &^ claimed
 	case claimed == 0 && ev.ready&(readyHangup|readyError) != 0:
 		l.leave(s, fd)
-	case s.armed&dirs&^claimed != 0:
-		want := s.armed &^ (dirs &^ claimed)
-		if err := l.poller.modify(fd, key(fd, s.gen), s.armed, want, false); err != nil {
+	case s.asked&dirs&^claimed != 0:
+		want := s.asked &^ (dirs &^ claimed)
+		if err := l.poller.modify(fd, key(fd, s.gen), s.asked, want, s.latched()); err != nil {
 			l.leave(s, fd)
 			s.waiters.Nudge() // those who wait in the other direction must ask again
 			return
 		}
-		s.armed = want
+		s.asked, s.armed = want, want
 		s.flags &^= slotDrained
 	}
 }
@@ -200,8 +214,8 @@ func (l *Loop) dispatch(ev event) {
 // wait adds it again. A failure means that it is not in the poller, which is
 // what was wanted: its owner closed it first.
 func (l *Loop) leave(s *slot, fd int) {
-	_ = l.poller.remove(fd, s.armed)
-	s.armed = 0
+	_ = l.poller.remove(fd, s.asked)
+	s.asked, s.armed = 0, 0
 	s.flags &^= slotRegistered | slotDrained
 }
 
@@ -229,10 +243,10 @@ func (l *Loop) release(fd int, cause error, closing bool) (err error) {
 	}
 	stays := !closing || s.flags&slotForeign != 0
 	if s.flags&slotRegistered != 0 && stays && l.state.Load() != loopClosed { // else the poller is gone, or about to go
-		err = l.poller.remove(fd, s.armed)
+		err = l.poller.remove(fd, s.asked)
 	}
 	s.gen++
-	s.armed, s.edges = 0, 0
+	s.asked, s.armed, s.edges = 0, 0, 0
 	if closing {
 		s.flags = 0
 	} else {
@@ -245,8 +259,9 @@ func (l *Loop) release(fd int, cause error, closing bool) (err error) {
 // readEmptied notes that a read has emptied the descriptor of s.
 func (s *slot) readEmptied() {
 	s.edges &^= sm.Read
-	if s.armed&sm.Read != 0 && s.flags&slotRestless == 0 {
+	if s.asked&sm.Read != 0 && s.flags&slotRestless == 0 {
 		s.flags |= slotDrained
+		s.armed |= sm.Read
 	}
 }
 
@@ -275,6 +290,10 @@ func (s *slot) writeStopped() {
 		s.edges |= sm.Write
 	}
 }
+
+// latched reports whether s is level-triggered on an edge-triggered
+// registration.
+func (s *slot) latched() bool { return s.flags&(slotEdge|slotLatched) == slotLatched }
 
 // drained reports whether a read would block, as far as is known.
 func (s *slot) drained() bool { return s.flags&slotDrained != 0 }

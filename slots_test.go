@@ -82,6 +82,7 @@ func TestSlotInterestWithoutAWaiterIsDisarmedLazily(t *testing.T) {
 	w.turns(1)
 	assert.Equal(t, 2, f.steps)
 	assert.Zero(t, w.faults.count(callPollModify), "not before an event finds nobody")
+	peer.send([]byte("y"))
 	w.turns(1)
 	assert.Equal(t, 1, w.faults.count(callPollModify), "now it has")
 	assert.Zero(t, w.faults.during(func() { w.turns(5) }, callPollModify), "once")
@@ -104,9 +105,10 @@ func TestSlotDisarmedDirectionIsArmedAgain(t *testing.T) {
 		case 1:
 			return c.Readable()
 		case 2:
+			peer.send([]byte("y"))
 			return pause(task, 5*time.Millisecond)
 		case 3:
-			return c.Readable() // x is still there
+			return c.Readable() // both are still there
 		}
 		assert.Equal(t, sm.Read, task.Ready())
 		return sm.Done

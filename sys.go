@@ -57,6 +57,8 @@ func (p simulatedPoller) modify(fd int, key uint64, _, dirs sm.Dir, edge bool) e
 	return p.k.PollModify(fd, key, dirs, edge)
 }
 
+func (p simulatedPoller) relooks() bool { return true }
+
 func (p simulatedPoller) remove(fd int, _ sm.Dir) error { return p.k.PollRemove(fd) }
 
 func (p simulatedPoller) wait(events []event, timeout time.Duration) (n int, err error) {

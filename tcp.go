@@ -37,6 +37,9 @@ func NewTCPConn(loop *Loop, fd int) *TCPConn {
 
 func newTCPConn(loop *Loop, fd int, foreign bool) *TCPConn {
 	loop.claim(fd, foreign)
+	if loop.latches {
+		loop.slots.get(fd).flags |= slotLatched
+	}
 	return &TCPConn{socket{loop: loop, fd: int32(fd)}}
 }
 

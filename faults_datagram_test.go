@@ -13,8 +13,8 @@ func (f *faults) ReceiveFrom(fd, room int) ([]byte, netip.AddrPort, bool, syscal
 	if errno := f.answerSlow(callReceiveFrom); errno != 0 {
 		return nil, netip.AddrPort{}, false, errno
 	}
-	data, from := make([]byte, room), netip.AddrPort{}
-	n, truncated, errno := f.real.receiveFrom(fd, data, &from)
+	data := make([]byte, room)
+	n, from, truncated, errno := f.real.receiveFrom(fd, data)
 	return data[:n], from, truncated, errno
 }
 

@@ -11,7 +11,6 @@ package stepio
 
 import (
 	"math"
-	"net/netip"
 	"runtime"
 	"testing"
 
@@ -42,14 +41,14 @@ func BenchmarkSeam(b *testing.B) {
 		require.NoError(b, direct.close())
 		require.NoError(b, through.close())
 	})
-	p, events, nobody := make([]byte, 64), make([]event, eventBatch), netip.AddrPort{}
+	p, events := make([]byte, 64), make([]event, eventBatch)
 	ep := direct.(*epoll)
 	for _, c := range []struct {
 		name          string
 		seam, without func()
 	}{
 		{"recvfrom", func() { s.read(near, p) }, func() { rawRead(near, p) }},
-		{"sendto", func() { s.sendTo(udp, p, nobody) }, func() { rawSendTo(udp, p, nobody) }},
+		{"sendto", func() { s.write(udp, p) }, func() { rawWrite(udp, p) }},
 		{"epoll_pwait", func() { _, _ = through.wait(events, 0) }, func() { _, _ = ep.wait(events, 0) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -18,8 +18,8 @@ func (k *kernelSide) datagrams() (fd int, addr netip.AddrPort) {
 // receives takes the next datagram, which must be text, into room bytes.
 func (k *kernelSide) receives(fd, room int, text string, from netip.AddrPort, truncated bool) {
 	k.t.Helper()
-	p, sender := make([]byte, room), netip.AddrPort{}
-	n, cut, errno := k.sys.receiveFrom(fd, p, &sender)
+	p := make([]byte, room)
+	n, sender, cut, errno := k.sys.receiveFrom(fd, p)
 	require.Zero(k.t, errno)
 	require.Equal(k.t, text, string(p[:n]))
 	require.Equal(k.t, from, sender)
@@ -28,7 +28,7 @@ func (k *kernelSide) receives(fd, room int, text string, from netip.AddrPort, tr
 
 func (k *kernelSide) receiveFails(fd int, errno syscall.Errno) {
 	k.t.Helper()
-	_, _, got := k.sys.receiveFrom(fd, make([]byte, 8), new(netip.AddrPort))
+	_, _, _, got := k.sys.receiveFrom(fd, make([]byte, 8))
 	require.Equal(k.t, errno, got)
 }
 

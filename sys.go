@@ -182,39 +182,26 @@ func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
 	}
 }
 
-// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
-// was longer. from becomes the sender, not valid when the kernel does not say,
-// which some do not on a connected socket; with an errno it stays as it is.
-func (s *sys) receiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
+// simulatedReceive is receiveFrom, of the file for each system, on a simulated
+// kernel.
+func (s *sys) simulatedReceive(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
 	for {
-		if s.sim != nil {
-			var (
-				data   []byte
-				sender netip.AddrPort
-			)
-			data, sender, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
-			if n = copy(p, data); errno == 0 {
-				*from = sender
-			}
-		} else {
-			n, truncated, errno = rawReceiveFrom(fd, p, from)
-		}
+		var data []byte
+		data, from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
 		if errno != syscall.EINTR {
-			return n, truncated, errno
+			return copy(p, data), from, truncated, errno
 		}
 	}
 }
 
-// sendTo sends one datagram, to the connected peer when to is not valid.
-func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
+// simulatedSend is sendTo on a simulated kernel.
+func (s *sys) simulatedSend(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
 	for {
-		switch {
-		case s.sim == nil:
-			errno = rawSendTo(fd, p, to)
-		case to.IsValid():
-			errno = s.sim.SendTo(fd, append([]byte(nil), p...), to)
-		default:
-			_, errno = s.sim.Write(fd, append([]byte(nil), p...))
+		data := append([]byte(nil), p...)
+		if to.IsValid() {
+			errno = s.sim.SendTo(fd, data, to)
+		} else {
+			_, errno = s.sim.Write(fd, data)
 		}
 		if errno != syscall.EINTR {
 			return errno
@@ -249,11 +236,11 @@ func receiveEach(s *sys, fd int, ds []Datagram) (n int, errno syscall.Errno) {
 	for n < min(len(ds), maxBatch) {
 		d := &ds[n]
 		room := d.Data[:cap(d.Data)]
-		size, truncated, errno := s.receiveFrom(fd, room, &d.Addr)
+		size, from, truncated, errno := s.receiveFrom(fd, room)
 		if errno != 0 {
 			return n, errno
 		}
-		d.Data, d.Truncated, d.Err = room[:size], truncated, nil
+		d.Data, d.Addr, d.Truncated, d.Err = room[:size], from, truncated, nil
 		n++
 	}
 	return n, 0

@@ -10,24 +10,40 @@ import (
 // The syscalls of datagrams on macOS, through x/sys: it has no call for many
 // datagrams, and one for each allocates the address.
 
-func rawReceiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
-	n, _, flags, sa, err := unix.Recvmsg(fd, p, nil, 0)
-	if err != nil {
-		return 0, false, errnoOf(err)
+// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
+// was longer. The sender is not valid when the kernel does not say.
+func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+	if s.sim != nil {
+		return s.simulatedReceive(fd, p)
 	}
-	*from = fromSockaddr(sa)
-	return n, flags&unix.MSG_TRUNC != 0, 0
+	for {
+		n, _, flags, sa, err := unix.Recvmsg(fd, p, nil, 0)
+		switch err {
+		case nil:
+			return n, fromSockaddr(sa), flags&unix.MSG_TRUNC != 0, 0
+		case unix.EINTR:
+		default:
+			return 0, netip.AddrPort{}, false, errnoOf(err)
+		}
+	}
 }
 
-func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {
+// sendTo sends one datagram, to the connected peer when to is not valid.
+func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
+	if s.sim != nil {
+		return s.simulatedSend(fd, p, to)
+	}
 	var sa unix.Sockaddr // nil: the connected peer
 	if to.IsValid() {
-		var errno syscall.Errno
 		if sa, errno = toSockaddr(to); errno != 0 {
 			return errno
 		}
 	}
-	return errnoOf(unix.Sendto(fd, p, 0, sa))
+	for {
+		if errno = errnoOf(unix.Sendto(fd, p, 0, sa)); errno != unix.EINTR {
+			return errno
+		}
+	}
 }
 
 // batchBuffers are what a loop keeps for batches: nothing.

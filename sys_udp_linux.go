@@ -13,21 +13,32 @@ import (
 // what the kernel does with a buffer, so it is told: sawRead and sawWrite are
 // empty without it.
 
-// rawReceiveFrom is recvfrom(2). With MSG_TRUNC it returns the whole length of a
-// datagram, however little of it there was room for.
-func rawReceiveFrom(fd int, p []byte, from *netip.AddrPort) (n int, truncated bool, errno syscall.Errno) {
-	var sa sockaddr
-	length := uint32(len(sa))
-	size, errno := rawcall(unix.SYS_RECVFROM, uintptr(fd),
-		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
-		uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
-	if errno != 0 {
-		return 0, false, errno
+// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
+// was longer: with MSG_TRUNC, recvfrom(2) returns the whole length. The sender is
+// not valid when the kernel does not say, which some do not on a connected socket.
+func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+	if s.sim != nil {
+		return s.simulatedReceive(fd, p)
 	}
-	*from = sa.sender(length)
-	n = min(size, len(p))
+	var sa sockaddr
+	for {
+		length := uint32(len(sa))
+		n, errno = rawcall(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
+			uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
+		if errno == 0 {
+			from = sa.sender(length)
+			break
+		}
+		if errno != unix.EINTR {
+			return 0, from, false, errno
+		}
+	}
+	if truncated = n > len(p); truncated {
+		n = len(p)
+	}
 	sawWrite(p[:n])
-	return n, size > len(p), 0
+	return n, from, truncated, 0
 }
 
 // sender is where a datagram came from. A socket of IPv4 or IPv6 has senders of
@@ -40,13 +51,15 @@ func (sa *sockaddr) sender(length uint32) netip.AddrPort {
 	return from
 }
 
-// rawSendTo is sendto(2), or send(2) when to is not valid.
-func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {
+// sendTo sends one datagram, to the connected peer when to is not valid.
+func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
+	if s.sim != nil {
+		return s.simulatedSend(fd, p, to)
+	}
 	var (
 		sa     sockaddr
 		name   unsafe.Pointer
 		length uint32
-		errno  syscall.Errno
 	)
 	if to.IsValid() {
 		if length, errno = sa.put(to); errno != 0 {
@@ -55,10 +68,14 @@ func rawSendTo(fd int, p []byte, to netip.AddrPort) syscall.Errno {
 		name = unsafe.Pointer(&sa)
 	}
 	sawRead(p)
-	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
-		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
-		uintptr(name), uintptr(length))
-	return errno
+	for {
+		_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
+			uintptr(name), uintptr(length))
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
 }
 
 // batchBuffers are a loop's arguments of recvmmsg(2) and sendmmsg(2), 7 KiB.

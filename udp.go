@@ -165,7 +165,7 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 	if err != nil {
 		return 0, netip.AddrPort{}, err
 	}
-	n, truncated, errno := l.sys.receiveFrom(int(c.fd), p, &from)
+	n, from, truncated, errno := l.sys.receiveFrom(int(c.fd), p)
 	if errno != 0 {
 		return 0, netip.AddrPort{}, c.readFailed(s, "recvfrom", errno)
 	}

@@ -60,8 +60,9 @@ func builtOnce(name string, build func(path string) error) (string, error) {
 	return path, once()
 }
 
-// cProgram is a Contender's Program whose services are C sources.
-func cProgram(sources map[Service]string) func(Service) ([]string, error) {
+// cProgram is a Contender's Program whose services are C sources, started with
+// those arguments.
+func cProgram(sources map[Service]string, args ...string) func(Service) ([]string, error) {
 	return func(s Service) ([]string, error) {
 		name := sources[s]
 		if name == "" {
@@ -71,7 +72,7 @@ func cProgram(sources map[Service]string) func(Service) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []string{path}, nil
+		return append([]string{path}, args...), nil
 	}
 }
 

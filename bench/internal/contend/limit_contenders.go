@@ -4,6 +4,7 @@ package contend
 // work takes. What they cost is the bound for the others.
 func limitContenders() []Contender {
 	epoll := cProgram(map[Service]string{Echo: "echo", EchoUDP: "udp", Fanout: "fanout"})
+	edge := cProgram(map[Service]string{Echo: "echo"}, "edge")
 	batches := cProgram(map[Service]string{EchoUDP: "mmsg"})
 	return []Contender{
 		{
@@ -11,6 +12,11 @@ func limitContenders() []Contender {
 			About:   "Hand-tuned C on one thread: level-triggered epoll, one registration, and one recv and one send an event.",
 			Limit:   true,
 			Program: epoll,
+		},
+		{
+			Name:    "C edge",
+			About:   "C epoll, edge-triggered: the kernel does not look a second time at what it has reported. Not the limit, but beside it.",
+			Program: edge,
 		},
 		{
 			Name:    "C mmsg",

@@ -53,6 +53,7 @@ var looks = map[string]look{
 	stepioPool:      {blue, plain, dotted, draw.TriangleGlyph{}},
 	stepioBatch:     {blue, plain, dashed, draw.BoxGlyph{}},
 	limit:           {ink, thick, nil, draw.BoxGlyph{}},
+	"C edge":        {ink, plain, dotted, draw.CircleGlyph{}},
 	limitBatch:      {ink, plain, dashed, draw.SquareGlyph{}},
 	packageNet:      {vermilion, plain, nil, draw.PyramidGlyph{}},
 	"net small":     {vermilion, plain, dashed, draw.TriangleGlyph{}},

@@ -81,10 +81,10 @@ static inline int listen_tcp(void)
 	return fd;
 }
 
-/* watch adds fd to the epoll instance, level-triggered, for reading. */
-static inline void watch(int ep, int fd)
+/* watch adds fd to the epoll instance. */
+static inline void watch(int ep, int fd, uint32_t events)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+	struct epoll_event event = {.events = events, .data.fd = fd};
 	if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &event) < 0)
 		fail("epoll_ctl");
 }

@@ -2,6 +2,11 @@
  * The limit of a TCP echo on one thread: level-triggered epoll, one registration
  * a connection for its whole life, and in the steady state one recv and one send
  * an event, into one buffer, with no memory of a connection's own.
+ *
+ * With the argument "edge" it is the same edge-triggered: the kernel does not look
+ * a second time at what it has reported. Then it must read until it knows that
+ * nothing is left: after a short read nothing is, unless the end was reported, for
+ * data and FIN in one event make no second edge.
  */
 #include "common.h"
 
@@ -15,6 +20,7 @@ struct rest {
 static struct rest *rests[MOST_FDS];
 static char buffer[64 << 10];
 static int ep;
+static uint32_t edge; /* what every registration of a connection adds */
 
 static void hang_up(int fd)
 {
@@ -32,29 +38,31 @@ static void keep(int fd, const char *data, size_t size)
 	rest->end = size;
 	memcpy(rest->data, data, size);
 	rests[fd] = rest;
-	rewatch(ep, fd, EPOLLOUT);
+	rewatch(ep, fd, EPOLLOUT | edge);
 }
 
-/* echo sends back what has come. There may be more: then epoll says so again. */
-static void echo(int fd)
+/* echo sends back what has come: the result is how much, 0 when it cannot go on
+ * before the next event. */
+static ssize_t echo(int fd)
 {
 	ssize_t n = recv(fd, buffer, sizeof buffer, 0);
 	if (n <= 0) {
 		if (n == 0 || !would_block())
 			hang_up(fd);
-		return;
+		return 0;
 	}
 	ssize_t sent = send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
 	if (sent == n)
-		return;
+		return n;
 	if (sent < 0) {
 		if (!would_block()) {
 			hang_up(fd);
-			return;
+			return 0;
 		}
 		sent = 0;
 	}
 	keep(fd, buffer + sent, (size_t)(n - sent));
+	return 0;
 }
 
 static void go_on(int fd)
@@ -70,7 +78,7 @@ static void go_on(int fd)
 	if (rest->begin == rest->end) {
 		free(rest);
 		rests[fd] = NULL;
-		rewatch(ep, fd, EPOLLIN);
+		rewatch(ep, fd, EPOLLIN | edge); /* which reports what has come meanwhile */
 	}
 }
 
@@ -79,22 +87,26 @@ static void go_on(int fd)
 static void served(int fd, uint32_t events)
 {
 	if (events & EPOLLIN || rests[fd] == NULL)
-		echo(fd);
+		/* Level-triggered, epoll says so again when there is more. */
+		for (ssize_t n; (n = echo(fd)) > 0 && edge && (n == sizeof buffer || events & EPOLLRDHUP);)
+			;
 	else if (events & (EPOLLHUP | EPOLLERR))
 		hang_up(fd); /* nobody can get the rest any more */
 	else
 		go_on(fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct epoll_event events[512];
+	if (argc > 1 && strcmp(argv[1], "edge") == 0)
+		edge = EPOLLET | EPOLLRDHUP;
 	raise_limit();
 	int listener = listen_tcp();
 	if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0)
 		fail("epoll_create1");
-	watch(ep, listener);
-	watch(ep, STDIN_FILENO);
+	watch(ep, listener, EPOLLIN);
+	watch(ep, STDIN_FILENO, EPOLLIN);
 	announce(listener);
 	for (;;) {
 		int n = epoll_wait(ep, events, sizeof events / sizeof *events, -1);
@@ -104,7 +116,7 @@ int main(void)
 			int fd = events[i].data.fd;
 			if (fd == listener)
 				for (int conn; (conn = accept_one(listener)) >= 0;)
-					watch(ep, conn);
+					watch(ep, conn, EPOLLIN | edge);
 			else if (fd == STDIN_FILENO)
 				commands();
 			else

@@ -207,7 +207,7 @@ static void welcome(int fd)
 {
 	if ((conns[fd] = calloc(1, sizeof *conns[fd])) == NULL)
 		fail("calloc");
-	watch(ep, fd);
+	watch(ep, fd, EPOLLIN);
 }
 
 int main(void)
@@ -217,8 +217,8 @@ int main(void)
 	int listener = listen_tcp();
 	if ((ep = epoll_create1(EPOLL_CLOEXEC)) < 0)
 		fail("epoll_create1");
-	watch(ep, listener);
-	watch(ep, STDIN_FILENO);
+	watch(ep, listener, EPOLLIN);
+	watch(ep, STDIN_FILENO, EPOLLIN);
 	announce(listener);
 	for (;;) {
 		int n = epoll_wait(ep, events, sizeof events / sizeof *events, -1);

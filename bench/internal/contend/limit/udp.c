@@ -41,8 +41,8 @@ int main(void)
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 	if (ep < 0)
 		fail("epoll_create1");
-	watch(ep, fd);
-	watch(ep, STDIN_FILENO);
+	watch(ep, fd, EPOLLIN);
+	watch(ep, STDIN_FILENO, EPOLLIN);
 	announce(fd);
 	for (;;) {
 		int n = epoll_wait(ep, events, 2, -1);

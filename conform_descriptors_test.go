@@ -181,6 +181,38 @@ var conformDescriptors = []conformCase{
 		f.send("x")
 		assert.Less(h.t, h.rest(20*time.Millisecond), 10, "the loop spins")
 	}},
+	{name: "what lies behind urgent data is read, also when somebody else has taken that", needs: needsUrgent, run: func(h *host) {
+		for _, early := range []bool{false, true} {
+			c, f := h.pair()
+			var raw syscall.RawConn
+			take := func() {
+				var err error
+				raw, err = c.SyscallConn()
+				assert.NoError(h.t, err)
+				assert.NoError(h.t, raw.Control(func(fd uintptr) {
+					_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_OOB)
+					assert.NoError(h.t, err)
+				}))
+			}
+			r := &reading{conn: c}
+			var task *sm.Task
+			if early { // it waits already when the descriptor is given away
+				task = h.Spawn(r)
+				h.turns(2)
+			}
+			f.send("before")
+			require.NoError(h.t, unix.Sendto(f.fd, []byte("!"), unix.MSG_OOB, nil))
+			f.send("behind")
+			h.arrived(c.FD(), readyRead)
+			take()
+			if !early {
+				task = h.Spawn(r)
+			}
+			h.pump("all is read", func() bool { return string(r.got) == "beforebehind" })
+			f.closeWrite()
+			h.ended(task)
+		}
+	}},
 	{name: "what lies behind urgent data is read", needs: needsUrgent, run: func(h *host) {
 		bothModes(func(et bool) {
 			c, f := h.pair()

@@ -75,8 +75,10 @@ var conformInterest = []conformCase{
 		require.Equal(h.t, 2, reader.steps)
 		if h.latches {
 			assert.Zero(h.t, h.polls.modifies, "what is there is reported once")
+		} else {
+			assert.Equal(h.t, 1, h.polls.modifies, "what is there is reported again, and finds nobody")
 		}
-		for range 3 { // of which the first finds nobody, on whatever poller
+		for range 3 { // of which the first finds nobody in any case
 			f.send("y")
 			h.deliver()
 			h.turns(3)
@@ -170,6 +172,25 @@ var conformInterest = []conformCase{
 			_, _ = h.net.read(f.fd, make([]byte, 64<<10)) // there may be nothing before the next turn
 			return task.task.Ended()
 		})
+	}},
+	{name: "a writer that finds no room again and again changes a registration once", run: func(h *host) {
+		c, f := h.narrow()
+		var out WriteAll
+		blocked := 0
+		out.Start(c, make([]byte, 1<<20))
+		task := h.spawn(func(t *sm.Task) sm.Await {
+			a := out.Step(t)
+			if a.Pending() {
+				blocked++
+			}
+			return a
+		})
+		h.pump("it has written", func() bool {
+			_, _ = h.net.read(f.fd, make([]byte, 16<<10)) // there may be nothing before the next turn
+			return task.task.Ended()
+		})
+		require.Greater(h.t, blocked, 10)
+		assert.Less(h.t, h.polls.registrations(), 4, "of %d waits", blocked)
 	}},
 	{name: "an edge that comes while nobody waits is remembered", run: func(h *host) {
 		c, f := h.pair()

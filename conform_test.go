@@ -63,7 +63,7 @@ var simulated = backend{
 		needsSharing: "the simulated kernel can't duplicate a descriptor",
 		needsBehind:  "the simulated kernel takes it for an error of the library's",
 	},
-	skips: 10,
+	skips: 11,
 }
 
 func TestConformance(t *testing.T) {

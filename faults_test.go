@@ -20,7 +20,7 @@ type faults struct {
 	real   sys
 	poller poller
 	events []event
-	dirs   map[int]sm.Dir // as registered
+	known  map[int]registered
 
 	counts [callKinds]atomic.Int64
 	script [callKinds][]syscall.Errno // what the next calls answer; 0 lets one through
@@ -31,6 +31,13 @@ type faults struct {
 	maxRead, maxWrite int
 	// onWait may reorder, add, change and withhold events; nil: it does not.
 	onWait func(events []event) []event
+}
+
+// registered is a registration, as it was made last.
+type registered struct {
+	key  uint64
+	dirs sm.Dir
+	edge bool
 }
 
 type callKind int
@@ -61,7 +68,7 @@ const (
 func newFaults(t testing.TB) *faults {
 	p, err := testPoller(eventBatch)
 	require.NoError(t, err)
-	return &faults{poller: p, events: make([]event, eventBatch), dirs: make(map[int]sm.Dir)}
+	return &faults{poller: p, events: make([]event, eventBatch), known: make(map[int]registered)}
 }
 
 // fail makes the next calls answer errnos, in their order; 0 lets one through.
@@ -164,7 +171,18 @@ func (f *faults) Read(fd, room int) ([]byte, syscall.Errno) {
 	}
 	data := make([]byte, room)
 	n, errno := f.real.read(fd, data)
+	if f.maxRead > 0 && errno == 0 {
+		f.again(fd)
+	}
 	return data[:n], errno
+}
+
+// again has an event follow a call that did less than it could: for the caller,
+// what is left comes after it. Without one no kernel would do so.
+func (f *faults) again(fd int) {
+	if r, ok := f.known[fd]; ok && r.edge {
+		_ = f.poller.modify(fd, r.key, r.dirs, r.dirs, r.edge) // it is registered
+	}
 }
 
 func (f *faults) Write(fd int, data []byte) (int, syscall.Errno) {
@@ -174,7 +192,11 @@ func (f *faults) Write(fd int, data []byte) (int, syscall.Errno) {
 	if f.maxWrite > 0 {
 		data = data[:min(len(data), f.maxWrite)]
 	}
-	return f.real.write(fd, data)
+	n, errno := f.real.write(fd, data)
+	if f.maxWrite > 0 && errno == 0 {
+		f.again(fd)
+	}
+	return n, errno
 }
 
 func (f *faults) Shutdown(fd, how int) syscall.Errno {
@@ -187,7 +209,7 @@ func (f *faults) Shutdown(fd, how int) syscall.Errno {
 // Close closes fd whatever it answers, as close(2) does.
 func (f *faults) Close(fd int) syscall.Errno {
 	errno := f.answerSlow(callClose)
-	delete(f.dirs, fd)
+	delete(f.known, fd)
 	if e := f.real.close(fd); errno == 0 {
 		return e
 	}
@@ -228,7 +250,7 @@ func (f *faults) PollAdd(fd int, key uint64, dirs sm.Dir, edge bool) error {
 	}
 	err := f.poller.add(fd, key, dirs, edge)
 	if err == nil {
-		f.dirs[fd] = dirs
+		f.known[fd] = registered{key, dirs, edge}
 	}
 	return err
 }
@@ -237,9 +259,9 @@ func (f *faults) PollModify(fd int, key uint64, dirs sm.Dir, edge bool) error {
 	if errno := f.answer(callPollModify); errno != 0 {
 		return errno
 	}
-	err := f.poller.modify(fd, key, f.dirs[fd], dirs, edge)
+	err := f.poller.modify(fd, key, f.known[fd].dirs, dirs, edge)
 	if err == nil {
-		f.dirs[fd] = dirs
+		f.known[fd] = registered{key, dirs, edge}
 	}
 	return err
 }
@@ -248,8 +270,8 @@ func (f *faults) PollRemove(fd int) error {
 	if errno := f.answer(callPollRemove); errno != 0 {
 		return errno
 	}
-	dirs := f.dirs[fd]
-	delete(f.dirs, fd)
+	dirs := f.known[fd].dirs
+	delete(f.known, fd)
 	return f.poller.remove(fd, dirs)
 }
 

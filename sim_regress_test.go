@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/stepio-go/stepio/sm"
 )
@@ -18,26 +19,27 @@ import (
 // that, the descriptor left the poller, and a task that waited for the other
 // direction was never resumed (seed 14 of the first simulation).
 func TestLoopWaiterSurvivesRefusedDisarming(t *testing.T) {
-	w := newFaultyLoop(t)
-	w.latches = false // a latched connection would not report its room again
-	c, p := w.pair()
-	writer := w.Spawn(&once{await: c.Writable()})
-	var got []byte
-	reader := w.spawn(func(task *sm.Task) sm.Await {
-		n, err := c.Read(task.Scratch())
-		if err == ErrWouldBlock {
-			return c.Readable()
-		}
-		assert.NoError(t, err)
-		got = append(got, task.Scratch()[:n]...)
-		return sm.Done
+	bothRegistrations(t, func(t *testing.T, w *world) {
+		c, p := w.pair()
+		shrink(c, p)
+		sent := fillForGood(t, c)
+		reader := w.Spawn(&once{await: c.Readable()})
+		writer := w.Spawn(&fake{step: func(*sm.Task) sm.Await {
+			if _, err := c.Write([]byte("x")); err == ErrWouldBlock {
+				return c.Writable()
+			}
+			return sm.Done
+		}})
+		w.turns(1)
+		p.send([]byte("x"))
+		w.ended(reader) // reading is armed, and nobody waits for it
+		w.faults.fail(callPollModify, syscall.ENOMEM)
+		p.send([]byte("y"))
+		w.until("disarming was refused", func() bool { return len(w.faults.script[callPollModify]) == 0 })
+		require.False(t, writer.Ended())
+		w.alongside(func() { p.recv(sent) })
+		w.ended(writer)
 	})
-	w.ended(writer) // writing is armed, and nobody waits for it
-	w.faults.fail(callPollModify, syscall.ENOMEM)
-	w.until("disarming was refused", func() bool { return len(w.faults.script[callPollModify]) == 0 })
-	p.send([]byte("x"))
-	w.ended(reader.task)
-	assert.Equal(t, "x", string(got))
 }
 
 // ReadET gives the bytes that came before an error, and keeps the error for the next

@@ -24,10 +24,11 @@ import (
 //     makes epoll look at the descriptor once more, in the next epoll_wait, only to
 //     find it empty (ep_send_events, fs/eventpoll.c): with many connections that
 //     is a walk through memory that no cache holds. A read tells here when it has
-//     emptied the socket, and what arrives after that makes an edge. A wait of
-//     which this is not known (nobody has read since the event, or somebody has
-//     without the library, or it is for writing) modifies the registration, which
-//     has the kernel look anew: it is level-triggered whatever was done before it.
+//     emptied the socket, a write when it has filled it, and what comes after that
+//     makes an edge. A wait of which neither is known, because nobody has tried since
+//     the event, say, modifies the registration, which has the kernel look anew: so
+//     it is level-triggered whatever was done before it. A connection whose
+//     descriptor is given away (SyscallConn) is latched no longer.
 //
 // What is known between two events:
 //   - slotDrained: a read has emptied the descriptor since the last event, so
@@ -52,6 +53,7 @@ const (
 	slotDrained                          // the last read has emptied it
 	slotRestless                         // has reported its end, a hang-up, an error, urgent data
 	slotLatched                          // level-triggered, on an edge-triggered registration
+	slotTaken                            // a read has taken something since the last event
 	slotForeign                          // others may hold the same open file: its close would leave the registration behind
 )
 
@@ -125,7 +127,8 @@ func (p *parker) Park(t *sm.Task, a sm.Await) error {
 func (p *parker) Unpark(t *sm.Task, fd int) { p.slots.get(fd).waiters.Remove(t) }
 
 // Return implements sm.Parker. Edges are remembered only of an edge-triggered
-// descriptor: level-triggered readiness is reported again.
+// descriptor: level-triggered readiness is reported again, of a latched one when
+// the next wait asks for it.
 func (p *parker) Return(fd int, dirs sm.Dir) {
 	if s := p.slots.get(fd); s.flags&slotEdge != 0 {
 		s.edges |= dirs &^ s.waiters.Resume(dirs)
@@ -184,7 +187,7 @@ func (l *Loop) dispatch(ev event) {
 		s.flags |= slotRestless
 	}
 	if dirs&sm.Read != 0 {
-		s.flags &^= slotDrained
+		s.flags &^= slotDrained | slotTaken
 	}
 	if s.latched() {
 		s.armed &^= dirs
@@ -208,6 +211,20 @@ func (l *Loop) dispatch(ev event) {
 		s.asked, s.armed = want, want
 		s.flags &^= slotDrained
 	}
+}
+
+// unlatch makes a latched descriptor one that is level-triggered in the kernel,
+// too: whoever has it may do what a slot does not know of.
+func (l *Loop) unlatch(s *slot, fd int) error {
+	if s.latched() && s.flags&slotRegistered != 0 {
+		if err := l.poller.modify(fd, key(fd, s.gen), s.asked, s.asked, false); err != nil {
+			return err
+		}
+		s.armed = s.asked
+		s.flags &^= slotDrained
+	}
+	s.flags &^= slotLatched
+	return nil
 }
 
 // leave takes a descriptor out of the poller that nobody waits for; the next
@@ -265,6 +282,22 @@ func (s *slot) readEmptied() {
 	}
 }
 
+// readBlocked notes that a read found nothing. When an event has just said that
+// there is something, and nobody has taken it, a latched descriptor does not
+// believe that: the next wait has the kernel look again.
+func (s *slot) readBlocked() {
+	if s.latched() && s.armed&sm.Read == 0 && s.flags&slotTaken == 0 {
+		return
+	}
+	s.readEmptied()
+}
+
+// readFull notes that a read has filled its buffer: there may be more.
+func (s *slot) readFull() {
+	s.flags |= slotTaken
+	s.readStopped()
+}
+
 // readShort notes that a read has returned less than it had room for: it has
 // emptied the descriptor, unless something follows that makes no event of its
 // own. Data and FIN in one event leave no second edge.
@@ -288,6 +321,17 @@ func (s *slot) readStopped() {
 func (s *slot) writeStopped() {
 	if s.flags&slotEdge != 0 {
 		s.edges |= sm.Write
+	}
+}
+
+// writeShort notes that the socket took n bytes and no more: an edge that was
+// remembered has been used up, and when room comes that makes another, since the
+// socket knows of somebody who wants it (SOCK_NOSPACE, net/ipv4/tcp.c). That it
+// took nothing may contradict an event, as in readBlocked.
+func (s *slot) writeShort(n int) {
+	s.edges &^= sm.Write
+	if n > 0 {
+		s.armed |= s.asked & sm.Write
 	}
 }
 

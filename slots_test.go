@@ -60,61 +60,154 @@ func TestDefectAnAwaitCostsNoRegistration(t *testing.T) {
 	assert.Len(t, peer.recv(4*requests), 4*requests)
 }
 
+// bothRegistrations runs a test on connections that are latched, and on others.
+func bothRegistrations(t *testing.T, run func(t *testing.T, w *world)) {
+	for name, latches := range map[string]bool{"latched": true, "level-triggered": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newFaultyLoop(t)
+			w.latches = latches
+			run(t, w)
+		})
+	}
+}
+
 func TestSlotInterestWithoutAWaiterIsDisarmedLazily(t *testing.T) {
-	w := newFaultyLoop(t)
-	c, peer := w.pair()
-	goOn := false
-	f := w.spawn(func(task *sm.Task) sm.Await {
-		if task.Ready() == sm.Read && !goOn {
-			return sm.Park // busy with something else
+	bothRegistrations(t, func(t *testing.T, w *world) {
+		c, peer := w.pair()
+		goOn := false
+		f := w.spawn(func(task *sm.Task) sm.Await {
+			if task.Ready() == sm.Read && !goOn {
+				return sm.Park // busy with something else
+			}
+			if !goOn {
+				return c.Readable()
+			}
+			_, err := c.Read(task.Scratch())
+			assert.NoError(t, err)
+			return sm.Done
+		})
+		w.turns(1)
+		require.Equal(t, 1, w.faults.count(callPollAdd))
+		peer.send([]byte("x"))
+		arrived(c)
+		w.turns(1)
+		assert.Equal(t, 2, f.steps)
+		assert.Zero(t, w.faults.count(callPollModify), "not before an event finds nobody")
+		if w.latches {
+			assert.Zero(t, w.faults.during(func() { w.turns(5) }, callPollModify), "and none does")
+			peer.send([]byte("y"))
 		}
-		if !goOn {
-			return c.Readable()
-		}
-		_, err := c.Read(task.Scratch())
-		assert.NoError(t, err)
-		return sm.Done
+		w.turns(1)
+		assert.Equal(t, 1, w.faults.count(callPollModify), "now it has")
+		peer.send([]byte("z"))
+		assert.Zero(t, w.faults.during(func() { w.turns(5) }, callPollModify), "once")
+		waits := w.faults.during(func() { w.idle(20 * time.Millisecond) }, callPollWait)
+		assert.Less(t, waits, 10, "the loop does not spin")
+		goOn = true
+		f.task.Waker().Wake()
+		w.ended(f.task)
 	})
-	w.turns(1)
-	require.Equal(t, 1, w.faults.count(callPollAdd))
-	peer.send([]byte("x"))
-	arrived(c)
-	w.turns(1)
-	assert.Equal(t, 2, f.steps)
-	assert.Zero(t, w.faults.count(callPollModify), "not before an event finds nobody")
-	peer.send([]byte("y"))
-	w.turns(1)
-	assert.Equal(t, 1, w.faults.count(callPollModify), "now it has")
-	assert.Zero(t, w.faults.during(func() { w.turns(5) }, callPollModify), "once")
-	waits := w.faults.during(func() { w.idle(20 * time.Millisecond) }, callPollWait)
-	assert.Less(t, waits, 10, "the loop does not spin")
-	goOn = true
-	f.task.Waker().Wake()
-	w.ended(f.task)
 }
 
 func TestSlotDisarmedDirectionIsArmedAgain(t *testing.T) {
+	bothRegistrations(t, func(t *testing.T, w *world) {
+		c, peer := w.pair()
+		peer.send([]byte("x"))
+		arrived(c)
+		steps := 0
+		f := w.spawn(func(task *sm.Task) sm.Await {
+			steps++
+			switch steps {
+			case 1:
+				return c.Readable()
+			case 2:
+				if w.latches {
+					peer.send([]byte("y"))
+				}
+				return pause(task, 5*time.Millisecond)
+			case 3:
+				return c.Readable() // all is still there
+			}
+			assert.Equal(t, sm.Read, task.Ready())
+			return sm.Done
+		})
+		w.ended(f.task)
+		assert.Equal(t, 2, w.faults.count(callPollModify), "disarmed, armed")
+	})
+}
+
+// An event says that there is something, and the read that follows that there is
+// nothing: the wait after that has the kernel look again.
+func TestSlotReadThatContradictsItsEventIsNotBelieved(t *testing.T) {
+	bothRegistrations(t, func(t *testing.T, w *world) {
+		c, peer := w.pair()
+		peer.send([]byte("x"))
+		arrived(c)
+		w.faults.fail(callRead, unix.EAGAIN)
+		waited, reads := false, 0
+		f := w.spawn(func(task *sm.Task) sm.Await {
+			if !waited {
+				waited = true
+				return c.Readable()
+			}
+			reads++
+			if _, err := c.Read(task.Scratch()); err == ErrWouldBlock {
+				return c.Readable()
+			}
+			return sm.Done
+		})
+		w.ended(f.task)
+		assert.Equal(t, 2, reads)
+	})
+}
+
+// A write that contradicts its event, likewise.
+func TestSlotWriteThatContradictsItsEventIsNotBelieved(t *testing.T) {
+	bothRegistrations(t, func(t *testing.T, w *world) {
+		c, _ := w.pair()
+		w.faults.fail(callWrite, unix.EAGAIN)
+		waited, writes := false, 0
+		f := w.spawn(func(*sm.Task) sm.Await {
+			if !waited {
+				waited = true
+				return c.Writable()
+			}
+			writes++
+			if _, err := c.Write([]byte("x")); err == ErrWouldBlock {
+				return c.Writable()
+			}
+			return sm.Done
+		})
+		w.ended(f.task)
+		assert.Equal(t, 2, writes)
+	})
+}
+
+// Who has the descriptor may do what its slot does not know of: see unlatch.
+func TestSlotOfAConnectionThatIsGivenAwayIsLatchedNoLonger(t *testing.T) {
 	w := newFaultyLoop(t)
+	if !w.latches {
+		t.Skip("this poller latches nothing")
+	}
 	c, peer := w.pair()
-	peer.send([]byte("x"))
-	arrived(c)
 	steps := 0
-	f := w.spawn(func(task *sm.Task) sm.Await {
-		steps++
-		switch steps {
-		case 1:
+	f := w.spawn(func(*sm.Task) sm.Await {
+		if steps++; steps < 3 {
 			return c.Readable()
-		case 2:
-			peer.send([]byte("y"))
-			return pause(task, 5*time.Millisecond)
-		case 3:
-			return c.Readable() // both are still there
 		}
-		assert.Equal(t, sm.Read, task.Ready())
 		return sm.Done
 	})
-	w.ended(f.task)
-	assert.Equal(t, 2, w.faults.count(callPollModify), "disarmed, armed")
+	w.turns(1)
+	w.faults.fail(callPollModify, unix.ENOMEM)
+	_, err := c.SyscallConn()
+	assert.ErrorIs(t, err, unix.ENOMEM)
+	_, err = c.SyscallConn()
+	require.NoError(t, err)
+	peer.send([]byte("x"))
+	modifies := w.faults.during(func() { w.ended(f.task) }, callPollModify)
+	assert.Zero(t, modifies, "what is there is reported again without being asked for")
+	_, err = c.SyscallConn()
+	assert.NoError(t, err)
 }
 
 // pause waits for a time from now.

@@ -250,7 +250,8 @@ func (l *Loop) closeSocket(fd int) error {
 func (s *socket) Loop() *Loop { return s.loop }
 
 // FD is the descriptor, -1 after Close. It stays the connection's: for options
-// that this package does not know. See SyscallConn.
+// that this package does not know. Who reads or writes without the connection's
+// methods takes SyscallConn.
 func (s *socket) FD() int { return int(s.fd) }
 
 // LocalAddr is this end's address; invalid after Close, and when the kernel
@@ -295,13 +296,18 @@ func (s *socket) setOption(name string, level, option, value int) error {
 // does not know. The descriptor does not block: the functions given to the
 // RawConn's Read and Write are called once, and ErrWouldBlock is returned when
 // they answer false. Who duplicates the descriptor keeps the socket open after
-// Close. Loop only.
+// Close. The error is one of: nil; net.ErrClosed after Close, in a *net.OpError;
+// what epoll_ctl(2) says. Loop only.
 func (s *socket) SyscallConn() (syscall.RawConn, error) {
 	s.check("SyscallConn")
 	if s.fd < 0 {
 		return nil, s.netError("raw-control", net.ErrClosed)
 	}
-	s.slot().flags |= slotForeign // it may be duplicated from now on
+	slot := s.slot()
+	if err := s.loop.unlatch(slot, s.FD()); err != nil { // who has it may read behind our back
+		return nil, s.netError("raw-control", err)
+	}
+	slot.flags |= slotForeign // it may be duplicated from now on
 	return rawConn{s.FD}, nil
 }
 

@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/stepio-go/stepio/sm"
 )
 
 // A TCPConn is a connected TCP socket of a loop. Its operations try first and
@@ -78,7 +76,7 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	switch {
 	case errno == unix.EAGAIN:
 		l.sched.Refund()
-		s.readEmptied()
+		s.readBlocked()
 		return 0, ErrWouldBlock
 	case errno != 0:
 		return 0, c.failed("read", errno)
@@ -87,7 +85,7 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	case n < len(p):
 		s.readShort()
 	default:
-		s.readStopped()
+		s.readFull()
 	}
 	l.sched.Spend(n)
 	return n, nil
@@ -153,8 +151,7 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 		if n == 0 {
 			l.sched.Refund()
 		}
-		// An edge that was remembered has been used up.
-		l.slots.get(int(c.fd)).edges &^= sm.Write
+		l.slots.get(int(c.fd)).writeShort(n)
 		return n, ErrWouldBlock
 	}
 	return n, nil

@@ -117,14 +117,33 @@ func TestResetThatAWriteFindsIsNoEndOfInput(t *testing.T) {
 	})
 }
 
-// fillUp writes until the socket takes no more.
-func fillUp(c *TCPConn) {
+// fillUp writes until the socket takes no more, and says how much that was.
+func fillUp(c *TCPConn) (n int) {
 	chunk := make([]byte, 1<<20)
 	for {
-		if _, err := c.Write(chunk); err != nil {
-			return
+		m, err := c.Write(chunk)
+		n += m
+		if err != nil {
+			return n
 		}
 	}
+}
+
+// fillForGood is fillUp until no room comes of what travels on and is acknowledged.
+func fillForGood(t testing.TB, c *TCPConn) (n int) {
+	end := time.Now().Add(patience)
+	for full := 0; full < 3; {
+		require.True(t, time.Now().Before(end), "it does not fill up")
+		m := fillUp(c)
+		n += m
+		switch {
+		case m > 0:
+			full = 0
+		case !pollFD(c.FD(), unix.POLLOUT, 2*time.Millisecond) && underWay(c.FD()) == 0:
+			full++
+		}
+	}
+	return n
 }
 
 func TestTCPConnWritableWaitsForRoom(t *testing.T) {

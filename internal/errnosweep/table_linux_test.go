@@ -84,7 +84,7 @@ func (d documented) answerTo(errno string, edge bool) answer {
 				// edge: waiting for that is right.
 				return mayHeal | mayExpire
 			}
-			return mayHeal // the next event comes at once
+			return mayHeal // the next event comes at once, or the next wait asks for it
 		}
 	}
 	switch d.call {

@@ -29,7 +29,42 @@ type TCPListener struct {
 	pause time.Duration // of the last rest; 0 after success
 	until time.Time     // the end of this rest; zero when not resting
 	quiet bool          // the loop drains: new connections are refused
+	burst burst
 }
+
+// burst is what a listener has learned of its queue: how many connections an
+// event is good for. accept(2) makes a socket and a file before it looks whether
+// somebody waits (do_accept, net/socket.c), so to hear that nobody does costs
+// nearly as much as to accept, and connections mostly come one by one. Level-triggered,
+// it need not be heard: when the queue is not empty, the next event comes at once.
+// So after size of them the queue counts as empty; the size grows while it is
+// reached each time, and an answer that the queue is empty tells the true one.
+type burst struct {
+	size  int32 // at least 1
+	taken int32 // since the last event
+	full  int32 // bursts in a row that had their size
+}
+
+const (
+	fullBursts = 4 // after which the size is doubled
+	mostBurst  = 64
+)
+
+// took counts a connection, and reports whether the queue is to count as empty.
+func (b *burst) took() (over bool) {
+	if b.taken++; b.taken < b.size {
+		return false
+	}
+	b.taken = 0
+	if b.full++; b.full == fullBursts {
+		b.full = 0
+		b.size = min(2*b.size, mostBurst)
+	}
+	return true
+}
+
+// emptied notes that the queue is empty.
+func (b *burst) emptied() { *b = burst{size: min(max(b.taken, 1), mostBurst)} }
 
 // The length of a rest doubles from one to the other.
 const (
@@ -66,7 +101,7 @@ func ListenTCP(loop *Loop, addr netip.AddrPort, options ListenOptions) (*TCPList
 	if err != nil {
 		return nil, netError("listen", "tcp", err, netip.AddrPort{}, addr)
 	}
-	ln := &TCPListener{loop: loop, fd: int32(fd)}
+	ln := &TCPListener{loop: loop, fd: int32(fd), burst: burst{size: 1}}
 	if err := ln.listen(options); err != nil {
 		_ = loop.sys.close(fd) // the first error is the one to return
 		return nil, netError("listen", "tcp", err, netip.AddrPort{}, addr)
@@ -149,8 +184,8 @@ func (l *Loop) bind(fd, family int, addr netip.AddrPort, kind int, reusePort, v6
 // is empty is closed by this.
 //
 // The result is one of: a descriptor and nil; -1 and ErrWouldBlock when none
-// waits, when the listener rests, or when the step's budget is used up: return
-// ln.Readable() and try again; -1 and a *net.OpError, net.ErrClosed after
+// waits, or more than one event is usually good for, when the listener rests, or
+// when the step's budget is used up: return ln.Readable() and try again; -1 and a *net.OpError, net.ErrClosed after
 // Close. A connection that failed before it was accepted is passed over
 // (accept(2), error handling). Loop only.
 func (ln *TCPListener) AcceptFD() (fd int, err error) {
@@ -174,6 +209,9 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 		case errno == 0:
 			ln.pause = 0
 			s.readStopped()
+			if s.flags&slotEdge == 0 && s.armed&sm.Read != 0 && !draining && ln.burst.took() {
+				s.flags |= slotDrained
+			}
 			if !inheritsNoDelay {
 				ln.noDelay(fd)
 			}
@@ -185,6 +223,7 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 			return -1, ln.netError(net.ErrClosed)
 		case errno == unix.EAGAIN:
 			ln.pause = 0
+			ln.burst.emptied()
 			l.sched.Refund()
 			s.readEmptied()
 			return -1, ErrWouldBlock

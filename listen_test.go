@@ -353,6 +353,22 @@ func TestTCPListenerRestEndedBeforeTheWait(t *testing.T) {
 }
 
 // One connection a wait is enough for an edge-triggered acceptor, too.
+// Only who waits is told by an event that a queue was not empty after all.
+func TestTCPListenerAcceptWithoutAWaitFindsAll(t *testing.T) {
+	w := newTestLoop(t)
+	ln := w.listen(ListenOptions{})
+	for range 5 {
+		p, err := net.DialTimeout("tcp", ln.Addr().String(), patience)
+		require.NoError(t, err)
+		defer p.Close()
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	_, err := ln.Accept()
+	assert.Equal(t, ErrWouldBlock, err)
+}
+
 func TestTCPListenerAcceptKeepsTheEdge(t *testing.T) {
 	w := newTestLoop(t)
 	ln := w.listen(ListenOptions{})

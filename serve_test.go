@@ -159,3 +159,53 @@ func TestServeHandlerThatDetaches(t *testing.T) {
 		assert.NoError(t, unix.Close(fd))
 	})
 }
+
+// Accepting costs nearly as much when nobody waits: connections that come one by
+// one must not be asked after each time.
+func TestServeRarelyAsksAnEmptyQueue(t *testing.T) {
+	w := newFaultyLoop(t)
+	ln := w.listen(ListenOptions{})
+	accepted := 0
+	serve := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
+		accepted++
+		assert.NoError(t, c.Close())
+		return nil
+	}))
+	w.turns(1) // asks before it waits for the first time
+	const connections = 60
+	calls := w.faults.during(func() {
+		for i := range connections {
+			p, err := net.DialTimeout("tcp", ln.Addr().String(), patience)
+			require.NoError(t, err)
+			w.until("accepted", func() bool { return accepted == i+1 })
+			w.turns(2)
+			require.NoError(t, p.Close())
+		}
+	}, callAccept)
+	assert.LessOrEqual(t, calls, connections*5/4)
+	serve.Destroy()
+}
+
+// And a crowd must not wait for a turn each.
+func TestServeTakesACrowdInFewTurns(t *testing.T) {
+	w := newFaultyLoop(t)
+	ln := w.listen(ListenOptions{})
+	accepted := 0
+	serve := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
+		accepted++
+		assert.NoError(t, c.Close())
+		return nil
+	}))
+	w.turns(1)
+	const connections = 400
+	for range connections {
+		p, err := net.DialTimeout("tcp", ln.Addr().String(), patience)
+		require.NoError(t, err)
+		defer p.Close()
+	}
+	waits := w.faults.during(func() {
+		w.until("all are accepted", func() bool { return accepted == connections })
+	}, callPollWait)
+	assert.LessOrEqual(t, waits, 40)
+	serve.Destroy()
+}

@@ -35,7 +35,8 @@ import (
 //     the next read would block; no syscall is needed to know it. This holds
 //     only while reading is armed, since only an event can end it, and never on
 //     a descriptor that has reported its end, a hang-up, an error or urgent data:
-//     data and FIN in one event leave no second edge.
+//     data and FIN in one event leave no second edge. Of a listener that is
+//     level-triggered it may be a guess: see burst.
 type slot struct {
 	waiters sm.Waiters
 	gen     uint32 // counts the descriptors that have had this number

@@ -34,6 +34,8 @@ var mutations = []mutation{
 		"\t\ts.armed &^= dirs\n", "\t\t_ = dirs\n"},
 	{"full read taken for one that has emptied", "tcp.go",
 		"\t\ts.readFull()\n", "\t\ts.readEmptied()\n"},
+	{"queue guessed empty by an edge-triggered acceptor", "listen.go",
+		"if s.flags&slotEdge == 0 && s.armed", "if s.armed"},
 	{"drained although nothing is armed", "slots.go",
 		"if s.asked&sm.Read != 0 && s.flags&slotRestless == 0 {", "if s.flags&slotRestless == 0 {"},
 	{"drained after the end was reported", "slots.go",

@@ -79,7 +79,7 @@ func serve(addr netip.AddrPort) error {
 		return err
 	}
 	loop.Spawn(stepio.NewServe(ln, func(c *stepio.TCPConn) sm.Frame { return &echo{conn: c} }))
-	return loop.Run() // until loop.Stop()
+	return loop.Run() // until somebody calls loop.Stop, or loop.Shutdown
 }
 
 func TestExampleServeTellsThatTheAddressIsTaken(t *testing.T) {

@@ -1,6 +1,7 @@
 package stepio
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,7 +70,8 @@ type loopConfig struct {
 
 // WithReport sets what gets the failures that nobody waits for: the error of a
 // task that no one joined, an error of a frame's Close, a panic. The task is
-// nil when a posted function panicked. Without it they go to log/slog. It is
+// nil when a posted function panicked. A panic is a *sm.PanicError, which has the
+// stack. Without a report they go to log/slog, a panic with its stack. It is
 // called on the loop.
 func WithReport(report func(t *sm.Task, err error)) LoopOption {
 	return func(c *loopConfig) { c.report = report }
@@ -132,11 +134,18 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 }
 
 func logReport(t *sm.Task, err error) {
-	if t == nil {
+	var panicked *sm.PanicError
+	isPanic := errors.As(err, &panicked)
+	switch {
+	case t == nil && isPanic:
+		slog.Error("stepio: function failed", "err", err, "stack", string(panicked.Stack))
+	case t == nil:
 		slog.Error("stepio: function failed", "err", err)
-		return
+	case isPanic: // whose text has the frames
+		slog.Error("stepio: task failed", "err", err, "stack", string(panicked.Stack))
+	default:
+		slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
 	}
-	slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
 }
 
 // Run advances the loop's tasks until Stop. It runs once, on the goroutine that

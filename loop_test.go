@@ -5,6 +5,8 @@ package stepio
 import (
 	"bytes"
 	"errors"
+	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
@@ -383,3 +385,26 @@ func TestLoopNeedsDescriptors(t *testing.T) {
 	assert.ErrorContains(t, err, "too many open files")
 	assert.Nil(t, l)
 }
+
+// Who has given no report must find where a task panicked.
+func TestLoopReportsAPanicWithItsStack(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	w := newTestLoop(t, func(c *loopConfig) { c.report = logReport })
+	w.ended(w.spawn(func(*sm.Task) sm.Await { panicsHere(); return sm.Done }).task)
+	assert.Contains(t, log.String(), "panicsHere")
+	assert.Contains(t, log.String(), "*stepio.fake")
+	log.Reset()
+	require.NoError(t, w.Post(func() { panicsHere() }))
+	w.turns(1)
+	assert.Contains(t, log.String(), "function failed")
+	assert.Contains(t, log.String(), "panicsHere")
+	log.Reset()
+	w.ended(w.Spawn(&fake{step: func(*sm.Task) sm.Await { return sm.Done }, err: io.ErrUnexpectedEOF}))
+	assert.Contains(t, log.String(), "frames=")
+	assert.NotContains(t, log.String(), "stack=")
+}
+
+func panicsHere() { panic("here") }

@@ -29,6 +29,8 @@ type Serve struct {
 }
 
 // NewServe is a frame that accepts from ln and runs handle's frames, on ln's loop.
+// The frame that handle returns owns the connection: its Close must close it, or
+// nobody does.
 func NewServe(ln *TCPListener, handle func(*TCPConn) sm.Frame) *Serve {
 	if ln == nil || handle == nil {
 		panic("stepio: NewServe: nil listener or handle")

@@ -1,6 +1,7 @@
 package sm
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -133,6 +134,11 @@ func NewScheduler(c Config) *Scheduler {
 }
 
 func logReport(t *Task, err error) {
+	var panicked *PanicError
+	if errors.As(err, &panicked) { // whose text has the frames
+		slog.Error("stepio: task failed", "err", err, "stack", string(panicked.Stack))
+		return
+	}
 	slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // Adopt takes over a TCP connection of package net, or one that was hijacked
-// from net/http, as a connection of loop. conn is closed; its socket lives on.
+// from net/http, as a connection of loop. conn is closed; its socket lives on, and
+// nobody else may read from it, by a File of conn's for instance.
 // Bytes that another reader has taken already, such as those that remain in the
 // bufio.ReadWriter of a Hijack, are the caller's to hand on: see Input.Put.
 // Deadlines are not taken over. A type of your own that embeds a *net.TCPConn is

@@ -37,17 +37,18 @@ type TCPListener struct {
 // somebody waits (do_accept, net/socket.c), so to hear that nobody does costs
 // nearly as much as to accept, and connections mostly come one by one. Level-triggered,
 // it need not be heard: when the queue is not empty, the next event comes at once.
-// So after size of them the queue counts as empty; the size grows while it is
-// reached each time, and an answer that the queue is empty tells the true one.
+// So after size of them the queue counts as empty. The size is doubled when it is
+// reached, one only when it is reached several times in a row; it is halved, but not to less
+// than there were, when the queue turns out to be empty.
 type burst struct {
-	size  int32 // at least 1
-	taken int32 // since the last event
-	full  int32 // bursts in a row that had their size
+	size  int32 // from 1 to mostBurst
+	taken int32 // of this burst
+	ones  int32 // bursts of one, in a row
 }
 
 const (
-	fullBursts = 4 // after which the size is doubled
-	mostBurst  = 64
+	manyOnes  = 4
+	mostBurst = 64
 )
 
 // took counts a connection, and reports whether the queue is to count as empty.
@@ -56,15 +57,14 @@ func (b *burst) took() (over bool) {
 		return false
 	}
 	b.taken = 0
-	if b.full++; b.full == fullBursts {
-		b.full = 0
-		b.size = min(2*b.size, mostBurst)
+	if b.ones++; b.size > 1 || b.ones == manyOnes {
+		*b = burst{size: min(2*b.size, mostBurst)}
 	}
 	return true
 }
 
 // emptied notes that the queue is empty.
-func (b *burst) emptied() { *b = burst{size: min(max(b.taken, 1), mostBurst)} }
+func (b *burst) emptied() { *b = burst{size: min(max(b.size/2, b.taken, 1), mostBurst)} }
 
 // The length of a rest doubles from one to the other.
 const (
@@ -184,9 +184,9 @@ func (l *Loop) bind(fd, family int, addr netip.AddrPort, kind int, reusePort, v6
 // is empty is closed by this.
 //
 // The result is one of: a descriptor and nil; -1 and ErrWouldBlock when none
-// waits, or more than one event is usually good for, when the listener rests, or
-// when the step's budget is used up: return ln.Readable() and try again; -1 and a *net.OpError, net.ErrClosed after
-// Close. A connection that failed before it was accepted is passed over
+// waits, when an event was good for as many as usual, when the listener rests, or
+// when the step's budget is used up: return ln.Readable() and try again; -1 and a
+// *net.OpError, net.ErrClosed after Close. A connection that failed before it was accepted is passed over
 // (accept(2), error handling). Loop only.
 func (ln *TCPListener) AcceptFD() (fd int, err error) {
 	l := ln.loop
@@ -196,7 +196,7 @@ func (ln *TCPListener) AcceptFD() (fd int, err error) {
 	}
 	s := l.slots.get(int(ln.fd))
 	draining := l.sched.Draining()
-	if ln.resting() || s.drained() && !draining {
+	if ln.resting() || s.drained() && !draining && !l.stopped.Load() { // no event will tell of more once the loop stops
 		return -1, ErrWouldBlock
 	}
 	if draining && !ln.quiet {
@@ -279,7 +279,8 @@ func (ln *TCPListener) Accept() (*TCPConn, error) {
 
 // AcceptET drains the queue for an edge-triggered acceptor: it appends to conns
 // every connection that waits, until the step's budget is used up, and returns
-// the extended slice. An edge is not lost when it stops early.
+// the extended slice. An edge is not lost when it stops early. Where the last wait
+// was level-triggered it takes as many as Accept would.
 //
 // The result is one of: at least one connection more and nil; conns as it was
 // and ErrWouldBlock: return ln.ReadableET() and try again; conns as it was and

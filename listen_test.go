@@ -352,7 +352,6 @@ func TestTCPListenerRestEndedBeforeTheWait(t *testing.T) {
 	assert.Len(t, accepted, 1)
 }
 
-// One connection a wait is enough for an edge-triggered acceptor, too.
 // Only who waits is told by an event that a queue was not empty after all.
 func TestTCPListenerAcceptWithoutAWaitFindsAll(t *testing.T) {
 	w := newTestLoop(t)
@@ -369,6 +368,36 @@ func TestTCPListenerAcceptWithoutAWaitFindsAll(t *testing.T) {
 	assert.Equal(t, ErrWouldBlock, err)
 }
 
+// Nor does an event tell of more when the loop has stopped.
+func TestTCPListenerOfAStoppedLoopGivesAllThatItsQueueHolds(t *testing.T) {
+	w := newTestLoop(t)
+	ln := w.listen(ListenOptions{})
+	f := w.spawn(func(*sm.Task) sm.Await {
+		c, err := ln.Accept()
+		if err == nil {
+			assert.NoError(t, c.Close())
+		}
+		return ln.Readable()
+	})
+	w.turns(1)
+	for range 5 {
+		p, err := net.DialTimeout("tcp", ln.Addr().String(), patience)
+		require.NoError(t, err)
+		defer p.Close()
+	}
+	w.turns(1)
+	require.Equal(t, 2, f.steps)
+	w.Stop()
+	for range 4 {
+		fd, err := ln.AcceptFD()
+		require.NoError(t, err)
+		require.NoError(t, unix.Close(fd))
+	}
+	_, err := ln.AcceptFD()
+	assert.Equal(t, ErrWouldBlock, err)
+}
+
+// One connection a wait is enough for an edge-triggered acceptor, too.
 func TestTCPListenerAcceptKeepsTheEdge(t *testing.T) {
 	w := newTestLoop(t)
 	ln := w.listen(ListenOptions{})

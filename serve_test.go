@@ -206,6 +206,6 @@ func TestServeTakesACrowdInFewTurns(t *testing.T) {
 	waits := w.faults.during(func() {
 		w.until("all are accepted", func() bool { return accepted == connections })
 	}, callPollWait)
-	assert.LessOrEqual(t, waits, 40)
+	assert.LessOrEqual(t, waits, 20)
 	serve.Destroy()
 }

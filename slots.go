@@ -217,7 +217,7 @@ func (l *Loop) dispatch(ev event) {
 // unlatch makes a latched descriptor one that is level-triggered in the kernel,
 // too: whoever has it may do what a slot does not know of.
 func (l *Loop) unlatch(s *slot, fd int) error {
-	if s.latched() && s.flags&slotRegistered != 0 {
+	if s.latched() && s.flags&slotRegistered != 0 && l.state.Load() != loopClosed { // else the poller is gone, and its number another's
 		if err := l.poller.modify(fd, key(fd, s.gen), s.asked, s.asked, false); err != nil {
 			return err
 		}

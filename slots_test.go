@@ -210,6 +210,23 @@ func TestSlotOfAConnectionThatIsGivenAwayIsLatchedNoLonger(t *testing.T) {
 	assert.NoError(t, err)
 }
 
+// A connection may outlive its loop, whose epoll's number another has by then.
+func TestSlotOfAClosedLoopTouchesNoPoller(t *testing.T) {
+	a := newTestLoop(t)
+	c, peer := a.pair()
+	a.spawn(func(*sm.Task) sm.Await { return c.Readable() })
+	a.turns(2)
+	require.NoError(t, a.Close())
+	b := newTestLoop(t)
+	_, err := c.SyscallConn()
+	assert.NoError(t, err)
+	peer.send([]byte("x"))
+	arrived(c)
+	n, err := b.poller.wait(b.events, 0)
+	require.NoError(t, err)
+	assert.Zero(t, n, "b hears of a's connection")
+}
+
 // pause waits for a time from now.
 func pause(task *sm.Task, d time.Duration) sm.Await { return sm.Park.Until(task.Now().Add(d)) }
 

@@ -24,7 +24,8 @@ type TCPConn struct{ socket }
 
 // NewTCPConn makes a connection of fd, a connected TCP socket that does not
 // block, such as AcceptFD of another loop's listener returns. The connection
-// owns fd from then on. It panics when fd is negative. Loop only.
+// owns fd from then on: nobody else may read from the socket by another descriptor
+// of it. It panics when fd is negative. Loop only.
 func NewTCPConn(loop *Loop, fd int) *TCPConn {
 	loop.owner.check("NewTCPConn")
 	if fd < 0 {

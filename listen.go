@@ -186,8 +186,8 @@ func (l *Loop) bind(fd, family int, addr netip.AddrPort, kind int, reusePort, v6
 // The result is one of: a descriptor and nil; -1 and ErrWouldBlock when none
 // waits, when an event was good for as many as usual, when the listener rests, or
 // when the step's budget is used up: return ln.Readable() and try again; -1 and a
-// *net.OpError, net.ErrClosed after Close. A connection that failed before it was accepted is passed over
-// (accept(2), error handling). Loop only.
+// *net.OpError, net.ErrClosed after Close. A connection that failed before it was
+// accepted is passed over (accept(2), error handling). Loop only.
 func (ln *TCPListener) AcceptFD() (fd int, err error) {
 	l := ln.loop
 	l.owner.check("TCPListener.Accept")

@@ -88,6 +88,9 @@ func (c *strict) run(addr string, batch int) {
 	for !c.stop.Load() {
 		conn, err := net.DialTimeout("tcp", addr, patience)
 		if err != nil {
+			if c.reset(err, 0) { // before the client has looked
+				continue
+			}
 			c.lost("connect: %w", err)
 			return
 		}

@@ -184,16 +184,6 @@ var conformDescriptors = []conformCase{
 	{name: "what lies behind urgent data is read, also when somebody else has taken that", needs: needsUrgent, run: func(h *host) {
 		for _, early := range []bool{false, true} {
 			c, f := h.pair()
-			var raw syscall.RawConn
-			take := func() {
-				var err error
-				raw, err = c.SyscallConn()
-				assert.NoError(h.t, err)
-				assert.NoError(h.t, raw.Control(func(fd uintptr) {
-					_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_OOB)
-					assert.NoError(h.t, err)
-				}))
-			}
 			r := &reading{conn: c}
 			var task *sm.Task
 			if early { // it waits already when the descriptor is given away
@@ -204,7 +194,12 @@ var conformDescriptors = []conformCase{
 			require.NoError(h.t, unix.Sendto(f.fd, []byte("!"), unix.MSG_OOB, nil))
 			f.send("behind")
 			h.arrived(c.FD(), readyRead)
-			take()
+			raw, err := c.SyscallConn()
+			require.NoError(h.t, err)
+			require.NoError(h.t, raw.Control(func(fd uintptr) {
+				_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_OOB)
+				assert.NoError(h.t, err)
+			}))
 			if !early {
 				task = h.Spawn(r)
 			}

@@ -134,17 +134,18 @@ func NewLoop(options ...LoopOption) (*Loop, error) {
 }
 
 func logReport(t *sm.Task, err error) {
+	what := "stepio: task failed"
+	if t == nil {
+		what = "stepio: function failed"
+	}
 	var panicked *sm.PanicError
-	isPanic := errors.As(err, &panicked)
 	switch {
-	case t == nil && isPanic:
-		slog.Error("stepio: function failed", "err", err, "stack", string(panicked.Stack))
+	case errors.As(err, &panicked): // whose text has the frames
+		slog.Error(what, "err", err, "stack", string(panicked.Stack))
 	case t == nil:
-		slog.Error("stepio: function failed", "err", err)
-	case isPanic: // whose text has the frames
-		slog.Error("stepio: task failed", "err", err, "stack", string(panicked.Stack))
+		slog.Error(what, "err", err)
 	default:
-		slog.Error("stepio: task failed", "err", err, "frames", t.Chain())
+		slog.Error(what, "err", err, "frames", t.Chain())
 	}
 }
 

@@ -160,18 +160,25 @@ func TestServeHandlerThatDetaches(t *testing.T) {
 	})
 }
 
+// turnAway serves ln by closing every connection, and counts them. It has asked
+// the empty queue already, which it does before it waits for the first time.
+func (w *world) turnAway(ln *TCPListener, accepted *int) *sm.Task {
+	serve := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
+		*accepted++
+		assert.NoError(w.t, c.Close())
+		return nil
+	}))
+	w.turns(1)
+	return serve
+}
+
 // Accepting costs nearly as much when nobody waits: connections that come one by
 // one must not be asked after each time.
 func TestServeRarelyAsksAnEmptyQueue(t *testing.T) {
 	w := newFaultyLoop(t)
 	ln := w.listen(ListenOptions{})
 	accepted := 0
-	serve := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
-		accepted++
-		assert.NoError(t, c.Close())
-		return nil
-	}))
-	w.turns(1) // asks before it waits for the first time
+	serve := w.turnAway(ln, &accepted)
 	const connections = 60
 	calls := w.faults.during(func() {
 		for i := range connections {
@@ -191,12 +198,7 @@ func TestServeTakesACrowdInFewTurns(t *testing.T) {
 	w := newFaultyLoop(t)
 	ln := w.listen(ListenOptions{})
 	accepted := 0
-	serve := w.Spawn(NewServe(ln, func(c *TCPConn) sm.Frame {
-		accepted++
-		assert.NoError(t, c.Close())
-		return nil
-	}))
-	w.turns(1)
+	serve := w.turnAway(ln, &accepted)
 	const connections = 400
 	for range connections {
 		p, err := net.DialTimeout("tcp", ln.Addr().String(), patience)

@@ -118,9 +118,10 @@ func (s *socket) postpone(err error) {
 func (s *socket) slot() *slot { return s.loop.slots.get(int(s.fd)) }
 
 // Readable waits, level-triggered, until a read can find something, or until
-// the read deadline, which the next read tells. A wake ends it too: see sm.Waker. Return it from a step, best
-// when a read has answered ErrWouldBlock: on Linux, waiting again after an event on
-// a TCPConn that nobody has emptied costs an epoll_ctl(2).
+// the read deadline, which the next read tells. A wake ends it too: see sm.Waker.
+// Return it from a step, best when a read has answered ErrWouldBlock: on Linux,
+// waiting again after an event on a TCPConn that nobody has emptied costs an
+// epoll_ctl(2).
 func (s *socket) Readable() sm.Await { return s.bounded(sm.Wait(int(s.fd), sm.Read)) }
 
 // Writable waits, level-triggered, until a write can send something, or until

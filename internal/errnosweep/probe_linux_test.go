@@ -194,14 +194,14 @@ func boundOnly() (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback.Addr().As4()}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: anyPort.Addr().As4()}); err != nil {
 		return netip.AddrPort{}, err
 	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	return netip.AddrPortFrom(loopback.Addr(), uint16(name.(*unix.SockaddrInet4).Port)), nil
+	return netip.AddrPortFrom(anyPort.Addr(), uint16(name.(*unix.SockaddrInet4).Port)), nil
 }
 
 // openDescriptors is how many there are. Package os is not used: it would start

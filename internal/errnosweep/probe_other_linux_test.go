@@ -49,7 +49,7 @@ func sleep(s *script, d time.Duration) {
 func sockets(s *script) (server, client **stepio.UDPConn) {
 	server, client = new(*stepio.UDPConn), new(*stepio.UDPConn)
 	s.do(func() (err error) {
-		if *server, err = stepio.ListenUDP(s.loop, loopback, stepio.ListenUDPOptions{ReusePort: true, ReadBuffer: 1 << 16}); err != nil {
+		if *server, err = stepio.ListenUDP(s.loop, anyPort, stepio.ListenUDPOptions{ReusePort: true, ReadBuffer: 1 << 16}); err != nil {
 			return err
 		}
 		s.own(*server)
@@ -60,7 +60,7 @@ func sockets(s *script) (server, client **stepio.UDPConn) {
 			}
 			to = (*server).LocalAddr()
 		}
-		if *client, err = stepio.DialUDP(s.loop, to, stepio.DialUDPOptions{Local: loopback}); err != nil {
+		if *client, err = stepio.DialUDP(s.loop, to, stepio.DialUDPOptions{Local: anyPort}); err != nil {
 			return err
 		}
 		s.own(*client)
@@ -199,7 +199,7 @@ func (j joined) Close() error {
 func adopt(s *script) {
 	var p pair
 	s.do(func() (err error) {
-		if p.ln, err = stepio.ListenTCP(s.loop, loopback, stepio.ListenOptions{}); err == nil {
+		if p.ln, err = stepio.ListenTCP(s.loop, anyPort, stepio.ListenOptions{}); err == nil {
 			s.own(p.ln)
 		}
 		return err

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/loopback"
 	"github.com/stepio-go/stepio/sm"
 )
 
-var loopback = netip.MustParseAddrPort("127.0.0.1:0")
+// anyPort is at an address that nobody else sends to.
+var anyPort = netip.AddrPortFrom(loopback.Own(), 0)
 
 // pair is two ends of a connection, and where it was accepted.
 type pair struct {
@@ -25,7 +27,7 @@ type pair struct {
 func (p *pair) open(s *script, edge bool) {
 	var dial stepio.Dial
 	s.do(func() (err error) {
-		if p.ln, err = stepio.ListenTCP(s.loop, loopback, stepio.ListenOptions{ReusePort: true}); err != nil {
+		if p.ln, err = stepio.ListenTCP(s.loop, anyPort, stepio.ListenOptions{ReusePort: true}); err != nil {
 			return err
 		}
 		s.own(p.ln)
@@ -265,7 +267,7 @@ func once(f step) step {
 
 // refused dials a port that nobody listens on.
 func refused(s *script) {
-	dial := stepio.DialTCP(s.loop, refusing, stepio.DialOptions{Local: loopback, Deadline: s.until})
+	dial := stepio.DialTCP(s.loop, refusing, stepio.DialOptions{Local: anyPort, Deadline: s.until})
 	s.own(&dial)
 	s.then(func(t *sm.Task) (sm.Await, error) {
 		if a := dial.Step(t); a.Pending() {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/stepio-go/stepio/internal/loopback"
 )
 
 // Clients of the echo servers over UDP. A datagram may be lost when a restart
@@ -27,7 +29,8 @@ const (
 // datagrams at a time, and each must come back.
 func asksByDatagram(to where, batch int) func(*worker) error {
 	return func(w *worker) error {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to(w.traffic)))
+		local := netip.AddrPortFrom(loopback.Own(), 0)
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(to(w.traffic)))
 		if err != nil {
 			return err
 		}

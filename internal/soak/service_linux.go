@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stepio-go/stepio"
+	"github.com/stepio-go/stepio/internal/loopback"
 	"github.com/stepio-go/stepio/sm"
 )
 
@@ -48,7 +49,7 @@ func newService(loops int, seed uint64) (*service, error) {
 		rnd:   rand.New(rand.NewPCG(seed, 0xe44a)),
 		pool:  stepio.NewPool(poolWorkers, poolQueue),
 	}
-	any := netip.MustParseAddrPort("127.0.0.1:0")
+	any := netip.AddrPortFrom(loopback.Own(), 0)
 	s.addrs = addresses{any, any, any, any, any, any, any}
 	var err error
 	s.now, err = s.start()

@@ -32,6 +32,7 @@ func Describe(ctx context.Context) result.Machine {
 		CC:          firstLine(tool(ctx, "cc", "--version")),
 		Virtual:     virtual(ctx, cpuinfo),
 		ClockSource: file("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+		Congestion:  file("/proc/sys/net/ipv4/tcp_congestion_control"),
 		Load:        file("/proc/loadavg"),
 	}
 	if name := value(file("/etc/os-release"), "PRETTY_NAME", "="); name != "" {

@@ -20,6 +20,7 @@ func TestDescribeTellsTheMachine(t *testing.T) {
 	if _, err := os.Stat("/proc/meminfo"); err == nil {
 		require.Greater(t, m.MemoryBytes, int64(1<<20))
 		require.NotEmpty(t, m.Load)
+		require.NotEmpty(t, m.Congestion)
 	}
 }
 

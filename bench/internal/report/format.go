@@ -301,7 +301,8 @@ func machine(r *result.Report) []field {
 	}
 	return []field{
 		{"machine", fmt.Sprintf("%s, %s, %s, %s", m.CPU, plural(m.CPUs, "CPU"), gibibytes(m.MemoryBytes), where)},
-		{"system", fmt.Sprintf("%s, Linux %s, clock source %s, load at the start %s", m.OS, m.Kernel, m.ClockSource, m.Load)},
+		{"system", fmt.Sprintf("%s, Linux %s, clock source %s, congestion control %s, load at the start %s",
+			m.OS, m.Kernel, m.ClockSource, m.Congestion, m.Load)},
 		{"compilers", fmt.Sprintf("%s; %s", m.Go, m.CC)},
 		{"settings", fmt.Sprintf("%s of %v for each contender, servers on CPU %s, client on CPU %s",
 			plural(r.Settings.Rounds, "window"), r.Settings.Window, cores(r.Settings.ServerCores), cores(r.Settings.ClientCores))},

@@ -30,7 +30,8 @@ type Machine struct {
 	CC          string `json:"cc"`
 	Virtual     string `json:"virtual"` // the hypervisor as far as it can be told, "" when none is seen
 	ClockSource string `json:"clock_source"`
-	Load        string `json:"load"` // /proc/loadavg at the start
+	Congestion  string `json:"congestion_control"` // what TCP sockets have that ask for none
+	Load        string `json:"load"`               // /proc/loadavg at the start
 }
 
 // Settings are the run's own.

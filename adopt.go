@@ -39,7 +39,10 @@ func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 	fd := -1
 	var dupErr error
 	if err := raw.Control(func(from uintptr) {
-		fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+		dupErr = uninterrupted(func() (err error) {
+			fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+			return err
+		})
 	}); err != nil {
 		return nil, err
 	}
@@ -48,7 +51,7 @@ func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 	}
 	// The mode is the socket's, not the descriptor's: who asked the connection's
 	// File for its Fd may have made it block.
-	if err := unix.SetNonblock(fd, true); err != nil {
+	if err := uninterrupted(func() error { return unix.SetNonblock(fd, true) }); err != nil {
 		_ = unix.Close(fd) // the first error is the one to return
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -57,4 +60,13 @@ func Adopt(loop *Loop, conn net.Conn) (*TCPConn, error) {
 		return nil, err
 	}
 	return newTCPConn(loop, fd, true), nil
+}
+
+// uninterrupted makes a call until no signal interrupts it.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stepio-go/stepio/internal/arrival"
+	"github.com/stepio-go/stepio/internal/testseed"
 )
 
 // Polite clients, who are not to notice what others do: some on connections that
@@ -68,14 +69,14 @@ func quantile(list []time.Duration, q float64) time.Duration {
 	return list[int(q*float64(len(list)))]
 }
 
-// polite has clients ask for a while.
-func polite(ctx context.Context, addr string, during time.Duration) *window {
+// polite has clients ask for a while, at instants that rnd decides.
+func polite(ctx context.Context, rnd *rand.Rand, addr string, during time.Duration) *window {
 	w := new(window)
 	ctx, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
 	var both sync.WaitGroup
 	var stayed, came error
-	both.Go(func() { stayed = w.stay(ctx, addr) })
+	both.Go(func() { stayed = w.stay(ctx, rnd, addr) })
 	both.Go(func() { came = w.comeAnew(ctx, addr) })
 	both.Wait()
 	for _, err := range []error{stayed, came} {
@@ -89,6 +90,7 @@ func polite(ctx context.Context, addr string, during time.Duration) *window {
 // regular is a connection that stays.
 type regular struct {
 	fd     int
+	rnd    *rand.Rand
 	part   time.Time // when its part of the pace begins
 	due    time.Time // its next turn, in that part
 	began  time.Time // its request under way; zero: none
@@ -96,7 +98,7 @@ type regular struct {
 	answer []byte
 }
 
-func newRegular(addr string, part time.Time) (*regular, error) {
+func newRegular(addr string, rnd *rand.Rand, part time.Time) (*regular, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -111,7 +113,7 @@ func newRegular(addr string, part time.Time) (*regular, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	r := &regular{fd: fd}
+	r := &regular{fd: fd, rnd: rnd}
 	r.take(part)
 	if err := errors.Join(unix.SetNonblock(fd, true), arrival.Note(fd)); err != nil {
 		return nil, errors.Join(err, r.close())
@@ -121,7 +123,7 @@ func newRegular(addr string, part time.Time) (*regular, error) {
 
 // take has the next turn in the part that begins then.
 func (r *regular) take(part time.Time) {
-	r.part, r.due = part, part.Add(rand.N(politePace/politeClients))
+	r.part, r.due = part, part.Add(time.Duration(r.rnd.Int64N(int64(politePace/politeClients))))
 }
 
 func (r *regular) close() error { return os.NewSyscallError("close", unix.Close(r.fd)) }
@@ -180,7 +182,7 @@ func (r *regular) next(arrived time.Time) error {
 // under way. A request that could not be sent in its turn, since the answer before
 // it was not there, is late from its turn on: a server that stalls does not get
 // fewer for it.
-func (w *window) stay(ctx context.Context, addr string) (err error) {
+func (w *window) stay(ctx context.Context, rnd *rand.Rand, addr string) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	// A timeout may be 50 µs late by default (prctl(2), PR_SET_TIMERSLACK).
@@ -196,7 +198,7 @@ func (w *window) stay(ctx context.Context, addr string) (err error) {
 	}()
 	var polled []unix.PollFd
 	for i := range politeClients {
-		r, err := newRegular(addr, begin.Add(time.Duration(i)*politePace/politeClients))
+		r, err := newRegular(addr, rnd, begin.Add(time.Duration(i)*politePace/politeClients))
 		if err != nil {
 			return err
 		}
@@ -379,7 +381,7 @@ func TestPoliteClientsNoticeWhatIsWrong(t *testing.T) {
 					})
 				}
 			})
-			w := polite(t.Context(), ln.Addr().String(), 20*time.Millisecond)
+			w := polite(t.Context(), testseed.Rand(t), ln.Addr().String(), 20*time.Millisecond)
 			assert.NotEmpty(t, w.failures)
 			assert.Empty(t, w.kept)
 			require.NoError(t, ln.Close())

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/stepio-go/stepio/internal/testseed"
 )
 
 // The attacks of slowhttptest (github.com/shekyan/slowhttptest): heads that never
@@ -27,6 +29,7 @@ func TestSlowHTTPTestFindsTheServiceAvailable(t *testing.T) {
 		connections, seconds = 4000, 25 // past the time that the server has for a head
 	}
 	onServer, onCrowd := places(t)
+	rnd := testseed.Rand(t)
 	addr, _ := startServer(t, onServer...)
 	attacks := []struct {
 		name string
@@ -39,7 +42,7 @@ func TestSlowHTTPTestFindsTheServiceAvailable(t *testing.T) {
 	dir := t.TempDir()
 	outputs := make([]string, len(attacks))
 	failures := make([]error, len(attacks))
-	alone := polite(t.Context(), addr, time.Second)
+	alone := polite(t.Context(), rnd, addr, time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(seconds)*time.Second+3*patience)
 	defer cancel()
 	var all sync.WaitGroup
@@ -51,7 +54,7 @@ func TestSlowHTTPTestFindsTheServiceAvailable(t *testing.T) {
 			outputs[i], failures[i] = string(out), err
 		})
 	}
-	beside := polite(t.Context(), addr, time.Duration(seconds)*time.Second)
+	beside := polite(t.Context(), rnd, addr, time.Duration(seconds)*time.Second)
 	all.Wait()
 	for i, attack := range attacks {
 		require.NoError(t, failures[i], outputs[i])

@@ -36,6 +36,7 @@ var table = []documented{
 	{"setsockopt", "setsockopt(2)", nil, "EBADF EFAULT EINVAL ENOPROTOOPT ENOTSOCK"},
 	{"getsockname", "getsockname(2)", nil, "EBADF EFAULT EINVAL ENOBUFS ENOTSOCK"},
 	{"getpeername", "getpeername(2)", nil, "EBADF EFAULT EINVAL ENOBUFS ENOTCONN ENOTSOCK"},
+	{"fcntl", "fcntl(2)", nil, "EACCES EAGAIN EBADF EBUSY EINTR EINVAL EMFILE EPERM"},
 	{"write", "write(2), eventfd(2)", nil, "EAGAIN EBADF EDESTADDRREQ EDQUOT EFAULT EFBIG EINTR EINVAL EIO ENOSPC EPERM EPIPE"},
 }
 

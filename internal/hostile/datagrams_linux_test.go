@@ -186,7 +186,7 @@ func deadPort() (netip.AddrPort, error) {
 		return netip.AddrPort{}, err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, sockaddr(netip.MustParseAddrPort("127.66.6.6:0"))); err != nil {
+	if err := unix.Bind(fd, sockaddr(netip.MustParseAddrPort("127.6.6.6:0"))); err != nil {
 		return netip.AddrPort{}, err
 	}
 	return localAddr(fd)

@@ -4,9 +4,12 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 )
 
 // A socket there gets what is sent to it, and nothing that is sent to its port of
@@ -22,10 +25,14 @@ func TestOwnGetsNothingThatIsForAnother(t *testing.T) {
 		t.Skip("somebody else has that port of 127.0.0.1:", err)
 	}
 	defer func() { assert.NoError(t, other.Close()) }()
-	for to, text := range map[*net.UDPConn]string{other: "for another", conn: "for us"} {
-		_, err = other.WriteToUDPAddrPort([]byte(text), to.LocalAddr().(*net.UDPAddr).AddrPort())
+	for _, c := range []struct {
+		text string
+		to   *net.UDPConn
+	}{{"for another", other}, {"for us", conn}} {
+		_, err = other.WriteToUDPAddrPort([]byte(c.text), c.to.LocalAddr().(*net.UDPAddr).AddrPort())
 		require.NoError(t, err)
 	}
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 	buf := make([]byte, 20)
 	n, _, err := conn.ReadFromUDPAddrPort(buf)
 	require.NoError(t, err)

@@ -55,16 +55,21 @@ func (sa *sockaddr) put(addr netip.AddrPort) (length uint32, errno syscall.Errno
 // addrPort is the address that sa is the raw form of. Errno is EAFNOSUPPORT for
 // a family that is neither IPv4 nor IPv6.
 func (sa *sockaddr) addrPort() (netip.AddrPort, syscall.Errno) {
-	port := binary.BigEndian.Uint16(sa[2:4])
 	switch sa.family() {
 	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sa[4:8])), port), 0
+		return sa.v4(), 0
 	case unix.AF_INET6:
+		port := binary.BigEndian.Uint16(sa[2:4])
 		scope := binary.NativeEndian.Uint32(sa[24:28])
 		return netip.AddrPortFrom(inet6([16]byte(sa[8:24]), scope), port), 0
 	default:
 		return netip.AddrPort{}, syscall.EAFNOSUPPORT
 	}
+}
+
+// v4 is the address that sa, of AF_INET, is the raw form of.
+func (sa *sockaddr) v4() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(sa[4:8])), binary.BigEndian.Uint16(sa[2:4]))
 }
 
 // AddrPortToSockaddr writes addr to sa as the kernel takes it, and returns how

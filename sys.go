@@ -182,26 +182,43 @@ func (s *sys) write(fd int, p []byte) (n int, errno syscall.Errno) {
 	}
 }
 
-// simulatedReceive is receiveFrom, of the file for each system, on a simulated
-// kernel.
-func (s *sys) simulatedReceive(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
+// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
+// was longer. The sender is not valid when the kernel does not say.
+func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
 	for {
-		var data []byte
-		data, from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
+		if s.sim != nil {
+			var data []byte
+			data, from, truncated, errno = s.sim.ReceiveFrom(fd, len(p))
+			n = copy(p, data)
+		} else {
+			name := roomForName()
+			if n, errno = rawReceive(fd, p, &name); errno == 0 {
+				n, truncated = min(n, len(p)), n > len(p)
+				sawWrite(p[:n])
+				from = name.any()
+			}
+		}
 		if errno != syscall.EINTR {
-			return copy(p, data), from, truncated, errno
+			return n, from, truncated, errno
 		}
 	}
 }
 
-// simulatedSend is sendTo on a simulated kernel.
-func (s *sys) simulatedSend(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
+// sendTo sends one datagram, to the connected peer when to is not valid.
+func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
 	for {
-		data := append([]byte(nil), p...)
-		if to.IsValid() {
-			errno = s.sim.SendTo(fd, data, to)
-		} else {
-			_, errno = s.sim.Write(fd, data)
+		var name rawName
+		switch {
+		case s.sim != nil && to.IsValid():
+			errno = s.sim.SendTo(fd, append([]byte(nil), p...), to)
+		case s.sim != nil:
+			_, errno = s.sim.Write(fd, append([]byte(nil), p...))
+		case !to.IsValid():
+			errno = rawSendToPeer(fd, p)
+		default:
+			if errno = name.set(to); errno == 0 {
+				errno = rawSend(fd, p, &name)
+			}
 		}
 		if errno != syscall.EINTR {
 			return errno

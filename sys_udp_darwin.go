@@ -10,40 +10,48 @@ import (
 // The syscalls of datagrams on macOS, through x/sys: it has no call for many
 // datagrams, and one for each allocates the address.
 
-// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
-// was longer. The sender is not valid when the kernel does not say.
-func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
-	if s.sim != nil {
-		return s.simulatedReceive(fd, p)
+// rawName is the other end of a datagram.
+type rawName struct{ sa unix.Sockaddr }
+
+// roomForName is a name for rawReceive to write.
+func roomForName() rawName { return rawName{} }
+
+// rawReceive takes one datagram. n is more than len(p) when it was longer than that.
+func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
+	n, _, flags, sa, err := unix.Recvmsg(fd, p, nil, 0)
+	if err != nil {
+		return 0, errnoOf(err)
 	}
-	for {
-		n, _, flags, sa, err := unix.Recvmsg(fd, p, nil, 0)
-		switch err {
-		case nil:
-			return n, fromSockaddr(sa), flags&unix.MSG_TRUNC != 0, 0
-		case unix.EINTR:
-		default:
-			return 0, netip.AddrPort{}, false, errnoOf(err)
-		}
+	from.sa = sa
+	if flags&unix.MSG_TRUNC != 0 {
+		n = len(p) + 1
 	}
+	return n, 0
 }
 
-// sendTo sends one datagram, to the connected peer when to is not valid.
-func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
-	if s.sim != nil {
-		return s.simulatedSend(fd, p, to)
-	}
-	var sa unix.Sockaddr // nil: the connected peer
-	if to.IsValid() {
-		if sa, errno = toSockaddr(to); errno != 0 {
-			return errno
-		}
-	}
-	for {
-		if errno = errnoOf(unix.Sendto(fd, p, 0, sa)); errno != unix.EINTR {
-			return errno
-		}
-	}
+// v4 is the sender where that is to be had without a call: never.
+func (*rawName) v4() (addr netip.AddrPort) { return addr }
+
+// any is the sender, not valid when the kernel has not told it.
+func (from *rawName) any() netip.AddrPort { return fromSockaddr(from.sa) }
+
+// sawWrite has nothing to tell the race detector: x/sys has.
+func sawWrite([]byte) {}
+
+// rawSend sends one datagram to an address.
+func rawSend(fd int, p []byte, to *rawName) syscall.Errno {
+	return errnoOf(unix.Sendto(fd, p, 0, to.sa))
+}
+
+// rawSendToPeer sends one datagram from a connected socket.
+func rawSendToPeer(fd int, p []byte) syscall.Errno {
+	return errnoOf(unix.Sendto(fd, p, 0, nil))
+}
+
+// set makes to the name of an address.
+func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
+	to.sa, errno = toSockaddr(addr)
+	return errno
 }
 
 // batchBuffers are what a loop keeps for batches: nothing.

@@ -13,32 +13,57 @@ import (
 // what the kernel does with a buffer, so it is told: sawRead and sawWrite are
 // empty without it.
 
-// receiveFrom takes one datagram: at most len(p) of its bytes, and whether it
-// was longer: with MSG_TRUNC, recvfrom(2) returns the whole length. The sender is
-// not valid when the kernel does not say, which some do not on a connected socket.
-func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncated bool, errno syscall.Errno) {
-	if s.sim != nil {
-		return s.simulatedReceive(fd, p)
+// rawName is the other end of a datagram, as the kernel writes and reads it.
+type rawName struct {
+	sa     sockaddr
+	length uint32 // of sa; when the kernel is to write, the room for it
+}
+
+// roomForName is a name for rawReceive to write.
+func roomForName() rawName { return rawName{length: uint32(len(sockaddr{}))} }
+
+// rawReceive takes one datagram. n is its whole length (recvfrom(2), MSG_TRUNC), which
+// may be more than p had room for. The kernel may not tell the sender, as some do on a
+// connected socket.
+func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
+	n, errno = rawcall(unix.SYS_RECVFROM, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
+		uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&from.length)))
+	return n, errno
+}
+
+// v4 is the sender, when it is an IPv4 address, and not valid otherwise.
+func (from *rawName) v4() (addr netip.AddrPort) {
+	if from.length == unix.SizeofSockaddrInet4 {
+		addr = from.sa.v4()
 	}
-	var sa sockaddr
-	for {
-		length := uint32(len(sa))
-		n, errno = rawcall(unix.SYS_RECVFROM, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
-			uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&length)))
-		if errno == 0 {
-			from = sa.sender(length)
-			break
-		}
-		if errno != unix.EINTR {
-			return 0, from, false, errno
-		}
-	}
-	if truncated = n > len(p); truncated {
-		n = len(p)
-	}
-	sawWrite(p[:n])
-	return n, from, truncated, 0
+	return addr
+}
+
+// any is the sender, not valid when the kernel has not told it.
+func (from *rawName) any() netip.AddrPort { return from.sa.sender(from.length) }
+
+// rawSend sends one datagram to an address.
+func rawSend(fd int, p []byte, to *rawName) (errno syscall.Errno) {
+	sawRead(p)
+	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
+		uintptr(unsafe.Pointer(to)), uintptr(to.length))
+	return errno
+}
+
+// rawSendToPeer sends one datagram from a connected socket.
+func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
+	sawRead(p)
+	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+	return errno
+}
+
+// set makes to the name of an address.
+func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
+	to.length, errno = to.sa.put(addr)
+	return errno
 }
 
 // sender is where a datagram came from. A socket of IPv4 or IPv6 has senders of
@@ -49,33 +74,6 @@ func (sa *sockaddr) sender(length uint32) netip.AddrPort {
 	}
 	from, _ := sa.addrPort()
 	return from
-}
-
-// sendTo sends one datagram, to the connected peer when to is not valid.
-func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
-	if s.sim != nil {
-		return s.simulatedSend(fd, p, to)
-	}
-	var (
-		sa     sockaddr
-		name   unsafe.Pointer
-		length uint32
-	)
-	if to.IsValid() {
-		if length, errno = sa.put(to); errno != 0 {
-			return errno
-		}
-		name = unsafe.Pointer(&sa)
-	}
-	sawRead(p)
-	for {
-		_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
-			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
-			uintptr(name), uintptr(length))
-		if errno != unix.EINTR {
-			return errno
-		}
-	}
 }
 
 // batchBuffers are a loop's arguments of recvmmsg(2) and sendmmsg(2), 7 KiB.

@@ -165,7 +165,24 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 	if err != nil {
 		return 0, netip.AddrPort{}, err
 	}
-	n, from, truncated, errno := l.sys.receiveFrom(int(c.fd), p)
+	// The call itself, and not by way of sys: one return less on the way back from
+	// the kernel, which the processor predicts wrong (docs/internals.md). What else
+	// there may be, an interrupted call or a simulated kernel, is for sys.
+	var truncated bool
+	errno, name := syscall.EINTR, roomForName()
+	if l.sys.sim == nil {
+		n, errno = rawReceive(int(c.fd), p, &name)
+	}
+	switch errno {
+	case 0:
+		n, truncated = min(n, len(p)), n > len(p)
+		sawWrite(p[:n])
+		if from = name.v4(); !from.IsValid() { // which is inlined
+			from = name.any()
+		}
+	case syscall.EINTR:
+		n, from, truncated, errno = l.sys.receiveFrom(int(c.fd), p)
+	}
 	if errno != 0 {
 		return 0, netip.AddrPort{}, c.readFailed(s, "recvfrom", errno)
 	}
@@ -255,7 +272,17 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
-	switch errno := l.sys.sendTo(int(c.fd), p, to); errno {
+	errno := syscall.EINTR // as in ReadFrom
+	if l.sys.sim == nil && to.IsValid() {
+		var name rawName
+		if errno = name.set(to); errno == 0 {
+			errno = rawSend(int(c.fd), p, &name)
+		}
+	}
+	if errno == syscall.EINTR {
+		errno = l.sys.sendTo(int(c.fd), p, to)
+	}
+	switch errno {
 	case 0:
 		l.sched.Spend(len(p))
 		return len(p), nil

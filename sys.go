@@ -11,7 +11,8 @@ import (
 // sys is the seam between this library and the kernel: every syscall on a
 // socket is one of its methods, and a poller comes from newPoller, whole. A test
 // can put a simulated kernel under the real code; without one, a call costs one
-// predicted branch more. Adopt alone goes past it: its socket is package net's.
+// predicted branch more. Two go past it: Adopt, whose socket is package net's, and
+// the first try of UDPConn.ReadFrom and WriteTo when there is no simulated kernel.
 //
 // The methods retry EINTR, and report errno 0 for success. A caller's buffer
 // never crosses the simulation's interface, or it would escape to the heap at
@@ -195,7 +196,7 @@ func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncat
 			if n, errno = rawReceive(fd, p, &name); errno == 0 {
 				n, truncated = min(n, len(p)), n > len(p)
 				sawWrite(p[:n])
-				from = name.any()
+				from = name.sender()
 			}
 		}
 		if errno != syscall.EINTR {
@@ -207,7 +208,6 @@ func (s *sys) receiveFrom(fd int, p []byte) (n int, from netip.AddrPort, truncat
 // sendTo sends one datagram, to the connected peer when to is not valid.
 func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) {
 	for {
-		var name rawName
 		switch {
 		case s.sim != nil && to.IsValid():
 			errno = s.sim.SendTo(fd, append([]byte(nil), p...), to)
@@ -216,6 +216,7 @@ func (s *sys) sendTo(fd int, p []byte, to netip.AddrPort) (errno syscall.Errno) 
 		case !to.IsValid():
 			errno = rawSendToPeer(fd, p)
 		default:
+			var name rawName
 			if errno = name.set(to); errno == 0 {
 				errno = rawSend(fd, p, &name)
 			}

@@ -29,13 +29,14 @@ func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
 	return n, 0
 }
 
-// v4 is the sender where that is to be had without a call: never.
-func (*rawName) v4() (addr netip.AddrPort) { return addr }
+// senderV4 is what of sender can be inlined: nothing.
+func (*rawName) senderV4() (addr netip.AddrPort) { return addr }
 
-// any is the sender, not valid when the kernel has not told it.
-func (from *rawName) any() netip.AddrPort { return fromSockaddr(from.sa) }
+// sender is not valid when the kernel has not told it.
+func (from *rawName) sender() netip.AddrPort { return fromSockaddr(from.sa) }
 
-// sawWrite has nothing to tell the race detector: x/sys has.
+// sawWrite does nothing: on macOS the race detector is not told of datagrams, for
+// x/sys does not tell it either.
 func sawWrite([]byte) {}
 
 // rawSend sends one datagram to an address.
@@ -48,7 +49,7 @@ func rawSendToPeer(fd int, p []byte) syscall.Errno {
 	return errnoOf(unix.Sendto(fd, p, 0, nil))
 }
 
-// set makes to the name of an address.
+// set makes it the name of addr.
 func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
 	to.sa, errno = toSockaddr(addr)
 	return errno

@@ -13,7 +13,8 @@ import (
 // what the kernel does with a buffer, so it is told: sawRead and sawWrite are
 // empty without it.
 
-// rawName is the other end of a datagram, as the kernel writes and reads it.
+// rawName is the other end of a datagram, as the kernel writes and reads it. Its
+// address is that of sa.
 type rawName struct {
 	sa     sockaddr
 	length uint32 // of sa; when the kernel is to write, the room for it
@@ -24,7 +25,7 @@ func roomForName() rawName { return rawName{length: uint32(len(sockaddr{}))} }
 
 // rawReceive takes one datagram. n is its whole length (recvfrom(2), MSG_TRUNC), which
 // may be more than p had room for. The kernel may not tell the sender, as some do on a
-// connected socket.
+// connected socket. The caller tells the race detector: sawWrite.
 func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
 	n, errno = rawcall(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
@@ -32,16 +33,17 @@ func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
 	return n, errno
 }
 
-// v4 is the sender, when it is an IPv4 address, and not valid otherwise.
-func (from *rawName) v4() (addr netip.AddrPort) {
-	if from.length == unix.SizeofSockaddrInet4 {
+// senderV4 is the sender when that is an IPv4 address, and else not valid: what of
+// sender can be inlined.
+func (from *rawName) senderV4() (addr netip.AddrPort) {
+	if from.sa.family() == unix.AF_INET {
 		addr = from.sa.v4()
 	}
 	return addr
 }
 
-// any is the sender, not valid when the kernel has not told it.
-func (from *rawName) any() netip.AddrPort { return from.sa.sender(from.length) }
+// sender is not valid when the kernel has not told it.
+func (from *rawName) sender() netip.AddrPort { return from.sa.sender(from.length) }
 
 // rawSend sends one datagram to an address.
 func rawSend(fd int, p []byte, to *rawName) (errno syscall.Errno) {
@@ -60,7 +62,7 @@ func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
 	return errno
 }
 
-// set makes to the name of an address.
+// set makes it the name of addr.
 func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
 	to.length, errno = to.sa.put(addr)
 	return errno

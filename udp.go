@@ -166,8 +166,9 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 		return 0, netip.AddrPort{}, err
 	}
 	// The call itself, and not by way of sys: one return less on the way back from
-	// the kernel, which the processor predicts wrong (docs/internals.md). What else
-	// there may be, an interrupted call or a simulated kernel, is for sys.
+	// the kernel, which the processor predicts wrong (docs/internals.md). EINTR
+	// stands for a call that was interrupted, or not made, as there is a simulated
+	// kernel: that is for sys.
 	var truncated bool
 	errno, name := syscall.EINTR, roomForName()
 	if l.sys.sim == nil {
@@ -177,8 +178,8 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 	case 0:
 		n, truncated = min(n, len(p)), n > len(p)
 		sawWrite(p[:n])
-		if from = name.v4(); !from.IsValid() { // which is inlined
-			from = name.any()
+		if from = name.senderV4(); !from.IsValid() {
+			from = name.sender()
 		}
 	case syscall.EINTR:
 		n, from, truncated, errno = l.sys.receiveFrom(int(c.fd), p)
@@ -272,8 +273,12 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
-	errno := syscall.EINTR // as in ReadFrom
-	if l.sys.sim == nil && to.IsValid() {
+	errno := syscall.EINTR // interrupted, or not made: as in ReadFrom
+	switch {
+	case l.sys.sim != nil:
+	case !to.IsValid():
+		errno = rawSendToPeer(int(c.fd), p)
+	default:
 		var name rawName
 		if errno = name.set(to); errno == 0 {
 			errno = rawSend(int(c.fd), p, &name)

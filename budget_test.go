@@ -262,6 +262,41 @@ func TestWithBudgetNegativePanics(t *testing.T) {
 	assert.Panics(t, func() { WithBudget(0, -1) })
 }
 
+// Who sends while a flooder is stepped waits for the rest of that step, and not
+// for the next: the poller is asked first.
+func TestBudgetServesWhoCameBeforeTheFloodersNextStep(t *testing.T) {
+	w := newTestLoop(t, WithBudget(2, 0))
+	flooded, flooder := w.pair()
+	conn, peer := w.pair()
+	var order []string
+	ping := w.spawn(func(*sm.Task) sm.Await {
+		switch _, err := conn.Read(make([]byte, 1)); err {
+		case nil:
+			order = append(order, "ping")
+			return sm.Done
+		default:
+			require.Equal(t, ErrWouldBlock, err)
+			return conn.Readable()
+		}
+	})
+	flooder.send(make([]byte, 1000))
+	arrived(flooded)
+	w.spawn(func(*sm.Task) sm.Await {
+		order = append(order, "flood")
+		if len(order) == 3 {
+			peer.send([]byte("p"))
+			arrived(conn)
+		}
+		for {
+			if _, err := flooded.Read(make([]byte, 1)); err == ErrWouldBlock {
+				return flooded.Readable()
+			}
+		}
+	})
+	w.ended(ping.task)
+	assert.Equal(t, []string{"flood", "flood", "flood", "ping"}, order[:4])
+}
+
 // Outside a step there is no budget: a posted function may do as it likes.
 func TestBudgetIsOfSteps(t *testing.T) {
 	w := newFaultyLoop(t, WithBudget(2, 10))

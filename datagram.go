@@ -53,7 +53,7 @@ func NewBatch(n, size int) []Datagram {
 // ReadBatch takes the datagrams that have arrived, at most len(ds) and 64, into
 // ds, and never waits. It is one operation and on Linux one syscall,
 // recvmmsg(2); on macOS it makes a call for each. Each datagram takes at least
-// 2 KiB from the step's budget of bytes.
+// 1 KiB from the step's budget of bytes.
 //
 // The result is one of: n > 0 and nil: ds[:n] are set; 0 and an error of
 // ReadFrom. Datagrams that arrived before an error are returned first, the error
@@ -124,7 +124,7 @@ func (c *UDPConn) ReadFromET(ds []Datagram) (n int, err error) {
 
 // WriteBatch sends ds in order and never waits. On Linux 64 datagrams are one
 // operation and one syscall, sendmmsg(2), and each that fails begins another; on
-// macOS it makes a call for each. Each datagram takes at least 2 KiB from the
+// macOS it makes a call for each. Each datagram takes at least 1 KiB from the
 // step's budget of bytes.
 //
 // The result is one of: len(ds) and nil; less, perhaps 0, and ErrWouldBlock when

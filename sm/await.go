@@ -72,7 +72,8 @@ type Await struct {
 var (
 	// Done says that the frame has finished.
 	Done = Await{form: kindDone}
-	// Yield lets the other ready tasks run first, and the poller be asked.
+	// Yield lets the other ready tasks run first, and those that the poller finds
+	// ready then.
 	Yield = Await{form: kindYield}
 	// Park waits until the task is woken, or until the deadline set with By.
 	Park = Await{form: kindPark}

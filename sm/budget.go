@@ -13,8 +13,8 @@ import "math"
 
 // Admit begins an operation of the current step and reports whether the step's
 // budget allows it. When it does not, the operation would block, and the task
-// is queued behind the other ready ones whatever its step returns. Outside a
-// step there is no budget.
+// is queued whatever its step returns, behind the other ready ones and those that
+// become so before the next turn. Outside a step there is no budget.
 func (s *Scheduler) Admit() bool {
 	if s.ops <= 0 || s.bytes <= 0 {
 		s.overdrawn = true

@@ -28,11 +28,7 @@ func (s *Scheduler) finish(t *Task, err error, how ending) {
 			s.parker.Unpark(t, int(t.fd))
 		}
 	case phaseQueued:
-		if s.batch.head == t {
-			s.batch.remove(t) // anywhere else, removing it needs no head
-		} else {
-			s.ready.remove(t)
-		}
+		s.dequeue(t)
 	}
 	t.phase = phaseEnded
 	t.wake.Store(wakeDead)
@@ -133,9 +129,7 @@ func (s *Scheduler) recovered() {
 // putBack ends a turn early: what is left of its batch is ready again, before
 // what became ready meanwhile.
 func (s *Scheduler) putBack() {
-	for t := s.ready.pop(); t != nil; t = s.ready.pop() {
-		s.batch.push(t)
-	}
+	s.batch.join(&s.ready)
 	s.ready, s.batch = s.batch, ring{}
 	s.unbound()
 }

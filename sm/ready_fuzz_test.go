@@ -22,6 +22,7 @@ type readyModel struct {
 
 	tasks []*readyTask // all, by id
 	ready []*readyTask // for the next turn
+	later []*readyTask // for the next turn, behind the ready ones
 	batch []*readyTask // of this turn, not stepped yet
 	woken []*readyTask // since the last turn
 	naps  []*readyTask // by the end, then in the order in which they began
@@ -112,13 +113,13 @@ func (m *readyModel) leave(x *readyTask) {
 }
 
 func (m *readyModel) lists() []*[]*readyTask {
-	return []*[]*readyTask{&m.ready, &m.batch, &m.woken, &m.naps, &m.fds[0], &m.fds[1]}
+	return []*[]*readyTask{&m.ready, &m.later, &m.batch, &m.woken, &m.naps, &m.fds[0], &m.fds[1]}
 }
 
 // resume makes a task ready, whatever it does.
 func (m *readyModel) resume(x *readyTask) {
 	switch {
-	case x.ended || slices.Contains(m.ready, x) || slices.Contains(m.batch, x):
+	case x.ended || slices.Contains(m.ready, x) || slices.Contains(m.later, x) || slices.Contains(m.batch, x):
 	case x.running:
 		x.again = true
 	default:
@@ -149,7 +150,8 @@ func (m *readyModel) turn() {
 		m.resume(x)
 	}
 	m.woken = nil
-	m.batch, m.ready = m.ready, nil
+	m.batch = slices.Concat(m.ready, m.later)
+	m.ready, m.later = nil, nil
 	m.steps, m.stale = 0, false
 	steps := m.s.Turn()
 	require.Equal(m.t, m.steps, steps)
@@ -160,7 +162,7 @@ func (m *readyModel) turn() {
 func (x *readyTask) Step(t *sm.Task) sm.Await {
 	m := x.m
 	require.NotEmpty(m.t, m.batch, "task %d is stepped, and nobody was ready", x.id)
-	require.Equal(m.t, m.batch[0].id, x.id, "not first in, first out")
+	require.Equal(m.t, m.batch[0].id, x.id, "not first in, first out, and who gave way last")
 	m.batch = m.batch[1:]
 	require.Same(m.t, x.task, t)
 	require.Equal(m.t, x.roused, t.Woken())
@@ -174,7 +176,9 @@ func (x *readyTask) Step(t *sm.Task) sm.Await {
 	x.running = false
 	switch {
 	case x.doomed, !a.Pending():
-	case a == sm.Yield || x.again:
+	case a == sm.Yield:
+		m.later = append(m.later, x)
+	case x.again:
 		m.ready = append(m.ready, x)
 	case a.FD() >= 0:
 		m.fds[a.FD()] = append(m.fds[a.FD()], x)
@@ -298,7 +302,7 @@ func readyOps(t *testing.T, in []byte) {
 			}
 		}
 		require.Equal(t, live, m.s.Live())
-		require.Equal(t, len(m.ready)+len(m.woken) > 0 || m.stale, m.s.Busy())
+		require.Equal(t, len(m.ready)+len(m.later)+len(m.woken) > 0 || m.stale, m.s.Busy())
 	}
 	m.over = true
 	m.s.Close()

@@ -1,8 +1,8 @@
 package sm
 
 // ring is an intrusive circular list of tasks, first in, first out, in one
-// word. A task is in one ring at most: the ready queue, the batch that a turn
-// runs, or the waiters of a descriptor. So no ring can be longer than there
+// word. A task is in one ring at most: the ready queue, those that gave way, the
+// batch that a turn runs, or the waiters of a descriptor. So no ring can be longer than there
 // are tasks, and moving between them allocates nothing.
 type ring struct{ head *Task }
 
@@ -21,6 +21,21 @@ func (r *ring) push(t *Task) {
 	last := r.head.prev
 	t.next, t.prev = r.head, last
 	last.next, r.head.prev = t, t
+}
+
+// join moves all of other's tasks to the end.
+func (r *ring) join(other *ring) {
+	switch {
+	case other.head == nil:
+		return
+	case r.head == nil:
+		r.head = other.head
+	default:
+		last, otherLast := r.head.prev, other.head.prev
+		last.next, other.head.prev = other.head, last
+		otherLast.next, r.head.prev = r.head, otherLast
+	}
+	other.head = nil
 }
 
 // pop takes the first, nil when there is none.

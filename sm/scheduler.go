@@ -52,10 +52,11 @@ type Config struct {
 	MaxOps, MaxBytes int
 }
 
-// The budget of a step where Config does not say.
+// The budget of a step where Config does not say. Its bytes are what a Scratch
+// takes, in and out again: some 0.1 ms.
 const (
 	DefaultMaxOps   = 64
-	DefaultMaxBytes = 256 << 10
+	DefaultMaxBytes = 128 << 10
 )
 
 // ScratchSize is the length of the buffer that Task.Scratch lends, in bytes.
@@ -82,6 +83,7 @@ type Scheduler struct {
 	scratch          []byte
 	stack            *Stack // that runs the current step
 
+	later   ring  // tasks that gave way: behind all that the next turn finds ready
 	newest  *Task // of all live tasks
 	live    int
 	spares  []*extra
@@ -174,7 +176,9 @@ func (s *Scheduler) Spawn(frame Frame) *Task {
 
 // Turn runs the tasks that were ready when it began, after the timers that
 // have passed and the wakes that have come; what they make ready waits for the
-// next turn. It returns how many tasks it stepped.
+// next turn. Last come those that gave way to the others in the turn before, by
+// Yield or for their budget: so what became ready during such a step waits for
+// the rest of it at most, and not for another. It returns how many tasks it stepped.
 func (s *Scheduler) Turn() (steps int) {
 	if s.current != nil {
 		panic("stepio: Scheduler.Turn: called inside a step")
@@ -187,6 +191,7 @@ func (s *Scheduler) Turn() (steps int) {
 		s.takeWakes()
 	}
 	s.batch, s.ready = s.ready, ring{}
+	s.batch.join(&s.later)
 	for !s.batch.empty() {
 		steps += s.runBatch()
 	}
@@ -244,9 +249,12 @@ func (s *Scheduler) settle(t *Task, a Await) {
 	case a.kind() == kindCall:
 		panic("stepio: Task.Call: its answer left the Stack")
 	case a.kind() == kindYield:
-		s.enqueue(t)
-	case s.overdrawn || t.flags&flagAgain != 0:
+		s.giveWay(t)
+	case s.overdrawn:
 		s.forget(t) // a wait of its own, that ended at once
+		s.giveWay(t)
+	case t.flags&flagAgain != 0:
+		s.forget(t)
 		s.enqueue(t)
 	case a.kind() == kindPark:
 		s.forget(t)
@@ -314,6 +322,23 @@ func (s *Scheduler) bound(t *Task, a Await) {
 func (s *Scheduler) enqueue(t *Task) {
 	t.phase = phaseQueued
 	s.ready.push(t)
+}
+
+// giveWay makes t, which is in no ring, ready behind all others.
+func (s *Scheduler) giveWay(t *Task) {
+	t.phase = phaseQueued
+	s.later.push(t)
+}
+
+// dequeue takes t out of the ring of ready tasks that it is in.
+func (s *Scheduler) dequeue(t *Task) {
+	for _, r := range [...]*ring{&s.batch, &s.later} {
+		if r.head == t {
+			r.remove(t)
+			return
+		}
+	}
+	s.ready.remove(t) // the head of any other ring would be left behind
 }
 
 // resumed makes t ready, which its Waiters have let go.
@@ -401,7 +426,9 @@ func (s *Scheduler) Scratch() []byte {
 
 // Busy reports whether the next turn has a task to step: one is ready, or a
 // wake has come.
-func (s *Scheduler) Busy() bool { return !s.ready.empty() || !s.wakes.empty() }
+func (s *Scheduler) Busy() bool {
+	return !s.ready.empty() || !s.later.empty() || !s.wakes.empty()
+}
 
 // Timeout is how long there is nothing to do but wait for events and wakes: 0
 // when a task is ready or a timer has passed, negative when no timer is set. It

@@ -43,8 +43,8 @@ func TestSchedulerRunsReadyTasksFirstInFirstOut(t *testing.T) {
 	w.Ready(3, sm.Read)
 	spawn("spawned", sm.Done)
 	w.Turn()
-	assert.Equal(t, []string{"yielder", "reader", "second reader", "spawned", "timed", "woken"}, order,
-		"in the order in which they became ready; timers and wakes when the turn begins")
+	assert.Equal(t, []string{"reader", "second reader", "spawned", "timed", "woken", "yielder"}, order,
+		"in the order in which they became ready; timers and wakes when the turn begins; last who gave way")
 }
 
 func TestSchedulerTurnRunsOnlyWhatWasReadyWhenItBegan(t *testing.T) {
@@ -141,6 +141,43 @@ func TestSchedulerBudget(t *testing.T) {
 				task.Destroy()
 			})
 		}
+	}
+}
+
+// Who became ready after such a step waits for no other of the same task.
+func TestSchedulerStepsWhoGaveWayLast(t *testing.T) {
+	for name, give := range map[string]func(w *world) sm.Await{
+		"it yields":         func(*world) sm.Await { return sm.Yield },
+		"out of its budget": func(w *world) sm.Await { assert.False(t, w.Admit()); return sm.Park },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOf(t, sm.Config{MaxBytes: 1})
+			var order []string
+			spawn := func(name string, a func() sm.Await) *sm.Task {
+				return w.Spawn(&fake{step: func(*sm.Task) sm.Await { order = append(order, name); return a() }})
+			}
+			var greedy [3]*sm.Task
+			for i, name := range []string{"first", "second", "third"} {
+				greedy[i] = spawn(name, func() sm.Await { w.Spend(1); return give(w) })
+			}
+			spawn("reader", func() sm.Await { return sm.Wait(3, sm.Read) })
+			w.Turn()
+			w.Ready(3, sm.Read)
+			spawn("new", func() sm.Await { return sm.Park })
+			assert.True(t, w.Busy())
+			w.Turn()
+			assert.Equal(t, []string{"first", "second", "third", "reader", "reader", "new", "first", "second", "third"}, order)
+
+			order = nil
+			greedy[0].Destroy() // the head of those who gave way
+			greedy[2].Destroy()
+			w.Ready(3, sm.Read)
+			w.Turn()
+			greedy[1].Destroy()
+			assert.False(t, w.Busy())
+			w.Turn()
+			assert.Equal(t, []string{"reader", "second"}, order)
+		})
 	}
 }
 

@@ -86,21 +86,42 @@ func TestFloodersStarveNobody(t *testing.T) {
 	compareAll(t, server, hello, paced, control, 0)
 }
 
+// startFlooder starts a flooder, and waits until it is ready.
+//
+// One whose connection takes nothing in a whole window is replaced. It may be that
+// it was not given its processor. But Linux, since 6.17, drops what ends beyond the
+// window of a socket that has unread input, together with the acknowledgement in it
+// ("tcp: do not accept packets beyond window"), and on 6.18 a connection full in
+// both directions was seen to stand still for good: 30 MB unread at the server, 4 MB
+// of its answers unsent, and a flooder that read and found nothing. Its task waits
+// for room, as it should.
+func startFlooder(t *testing.T, config flooderConfig) *child {
+	c := startClient(t, "flooder", config)
+	c.receive(&struct{}{})
+	return c
+}
+
 // compareAll compares what floods do to pings. With a bound it is promised.
 func compareAll(t *testing.T, server *child, hello serverHello, l load, floods []flooding, bound float64) {
 	pinger := startClient(t, "pinger", pingerConfig{Addr: hello.Level, Conns: pingers, Interval: l.interval})
 	pinger.ping(200 * time.Millisecond)
 	for _, kind := range floods {
 		var alone, beside []compared
-		flooder := startClient(t, "flooder", kind.config)
-		flooder.receive(&struct{}{}) // it is ready
+		flooder := startFlooder(t, kind.config)
 		rounds := 1
 		if *figures {
 			rounds = l.rounds
 		}
-		for range rounds {
+		for still := 0; len(beside) < rounds; {
 			c := compare(t, server, pinger, flooder, l.window)
-			alone, beside = append(alone, c), append(beside, c)
+			if c.flood.Sent > 0 {
+				alone, beside = append(alone, c), append(beside, c)
+				continue
+			}
+			still++
+			require.LessOrEqual(t, still, 2+rounds/10, "windows in which nothing flooded")
+			flooder.end()
+			flooder = startFlooder(t, kind.config)
 		}
 		flooder.end()
 		slices.SortFunc(alone, func(a, b compared) int { return cmp.Compare(a.alone.P99, b.alone.P99) })
@@ -149,7 +170,6 @@ func compare(t *testing.T, server, pinger, flooder *child, d time.Duration) (c c
 	flooder.receive(&c.flood)
 	require.Zero(t, c.alone.Lost)
 	require.Zero(t, c.beside.Lost, "pings that were not answered")
-	require.Positive(t, c.flood.Sent)
 	return c
 }
 

@@ -40,7 +40,7 @@ type form uint32
 const (
 	kindForgotten  form = iota // the zero Await: a Step that forgot to answer
 	kindDone                   // the frame has finished
-	kindYield                  // ready at once, behind the other ready tasks
+	kindYield                  // ready when the next turn begins, behind the other ready tasks
 	kindPark                   // until woken (or the deadline)
 	kindDescriptor             // until the descriptor is ready (or woken, or the deadline)
 	kindCall                   // a Stack runs the frame that was just called

@@ -15,7 +15,8 @@
 //	v, err := f.child.Result()
 //
 // A [Task] is a root frame that a [Scheduler] runs. The scheduler steps the
-// tasks that are ready, first in, first out, and parks those that wait: on a
+// tasks that are ready, first in, first out (one that yields is ready anew when
+// the next [Scheduler.Turn] begins), and parks those that wait: on a
 // descriptor (through the small interface [Parker]), on a deadline, or for a
 // [Waker]. Every resume may be spurious; a frame tests its condition again.
 //

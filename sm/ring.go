@@ -2,8 +2,8 @@ package sm
 
 // ring is an intrusive circular list of tasks, first in, first out, in one
 // word. A task is in one ring at most: the ready queue, those that gave way, the
-// batch that a turn runs, or the waiters of a descriptor. So no ring can be longer than there
-// are tasks, and moving between them allocates nothing.
+// batch that a turn runs, or the waiters of a descriptor. So no ring can be
+// longer than there are tasks, and moving between them allocates nothing.
 type ring struct{ head *Task }
 
 func (r *ring) empty() bool { return r.head == nil }

@@ -69,6 +69,7 @@ const ScratchSize = 64 << 10
 // caches have forgotten most of the program.
 type Scheduler struct {
 	ready            ring // tasks that the next turn runs
+	later            ring // and behind them, those that gave way
 	batch            ring // tasks that this turn runs
 	current          *Task
 	ops, bytes       int // left of the step's budget
@@ -83,7 +84,6 @@ type Scheduler struct {
 	scratch          []byte
 	stack            *Stack // that runs the current step
 
-	later   ring  // tasks that gave way: behind all that the next turn finds ready
 	newest  *Task // of all live tasks
 	live    int
 	spares  []*extra
@@ -176,9 +176,12 @@ func (s *Scheduler) Spawn(frame Frame) *Task {
 
 // Turn runs the tasks that were ready when it began, after the timers that
 // have passed and the wakes that have come; what they make ready waits for the
-// next turn. Last come those that gave way to the others in the turn before, by
-// Yield or for their budget: so what became ready during such a step waits for
-// the rest of it at most, and not for another. It returns how many tasks it stepped.
+// next turn. It returns how many tasks it stepped.
+//
+// First in, first out: a task that gave way, by Yield or for its budget, is ready
+// anew when the next turn begins, after all that was ready by then. So who became
+// ready during its step does not wait for another of its steps, but for the rest
+// of the turn.
 func (s *Scheduler) Turn() (steps int) {
 	if s.current != nil {
 		panic("stepio: Scheduler.Turn: called inside a step")
@@ -332,13 +335,14 @@ func (s *Scheduler) giveWay(t *Task) {
 
 // dequeue takes t out of the ring of ready tasks that it is in.
 func (s *Scheduler) dequeue(t *Task) {
-	for _, r := range [...]*ring{&s.batch, &s.later} {
-		if r.head == t {
-			r.remove(t)
-			return
-		}
+	switch t {
+	case s.batch.head:
+		s.batch.remove(t)
+	case s.later.head:
+		s.later.remove(t)
+	default:
+		s.ready.remove(t) // which no other task of any ring needs a head for
 	}
-	s.ready.remove(t) // the head of any other ring would be left behind
 }
 
 // resumed makes t ready, which its Waiters have let go.

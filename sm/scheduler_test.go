@@ -149,6 +149,13 @@ func TestSchedulerStepsWhoGaveWayLast(t *testing.T) {
 	for name, give := range map[string]func(w *world) sm.Await{
 		"it yields":         func(*world) sm.Await { return sm.Yield },
 		"out of its budget": func(w *world) sm.Await { assert.False(t, w.Admit()); return sm.Park },
+		"out of its budget, and resumed in the same step": func(w *world) sm.Await {
+			joined := w.Spawn(new(fake))
+			a := w.Current().Join(joined)
+			joined.Destroy()
+			assert.False(t, w.Admit())
+			return a
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorldOf(t, sm.Config{MaxBytes: 1})
@@ -257,6 +264,21 @@ func TestSchedulerDefaultBudget(t *testing.T) {
 	}})
 	w.Turn()
 	assert.Equal(t, sm.DefaultMaxOps, ops)
+}
+
+// What Scratch takes, in and out again, and no more.
+func TestSchedulerDefaultBudgetOfBytesIsAnEcho(t *testing.T) {
+	w := newWorld(t)
+	var admitted []bool
+	w.Spawn(&fake{step: func(*sm.Task) sm.Await {
+		for range 3 {
+			admitted = append(admitted, w.Admit())
+			w.Spend(sm.ScratchSize)
+		}
+		return sm.Done
+	}})
+	w.Turn()
+	assert.Equal(t, []bool{true, true, false}, admitted)
 }
 
 func TestSchedulerReports(t *testing.T) {

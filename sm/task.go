@@ -62,7 +62,7 @@ func (k *kin) joined() bool {
 type phase uint8
 
 const (
-	phaseQueued  phase = iota // in the ready queue, or in the batch
+	phaseQueued  phase = iota // in the ready queue, among those that gave way, or in the batch
 	phaseRunning              // its Step is on the Go stack
 	phaseParked               // waits for a wake or a deadline
 	phaseWaiting              // waits for a descriptor as well

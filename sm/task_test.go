@@ -1014,11 +1014,14 @@ func TestTaskWhoseParkPanicsIsEnded(t *testing.T) {
 
 func TestTaskGoexitEndsTheTaskAndKeepsTheOthers(t *testing.T) {
 	w := newWorld(t)
-	task := w.Spawn(&fake{step: func(*sm.Task) sm.Await { w.Spawn(answers()); runtime.Goexit(); return sm.Done }})
+	var order []string
+	says := func(name string) *fake {
+		return &fake{step: func(*sm.Task) sm.Await { order = append(order, name); return sm.Done }}
+	}
+	task := w.Spawn(&fake{step: func(*sm.Task) sm.Await { w.Spawn(says("new")); runtime.Goexit(); return sm.Done }})
 	neighbour := answers(sm.Yield)
 	w.Spawn(neighbour)
-	ready := answers()
-	w.Spawn(ready)
+	w.Spawn(says("left"))
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -1031,7 +1034,8 @@ func TestTaskGoexitEndsTheTaskAndKeepsTheOthers(t *testing.T) {
 	w.Spend(1 << 40)
 	assert.True(t, w.Admit(), "no step is running, so there is no budget")
 	assert.True(t, w.Busy(), "the rest of the batch is still to be run")
-	assert.Equal(t, 3, w.Turn(), "on another goroutine: what is left, then what became ready")
+	assert.Equal(t, 3, w.Turn(), "on another goroutine")
+	assert.Equal(t, []string{"left", "new"}, order, "what is left, then what became ready")
 	w.settle()
 	assert.Equal(t, 2, neighbour.steps)
 }

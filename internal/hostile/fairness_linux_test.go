@@ -41,60 +41,53 @@ func floods(hello serverHello) []flooding {
 
 // load is how the others ping, and how a flood is compared: alone and beside in
 // turns, so that what else the machine does is in both. Of each, the window with
-// the median p99 counts.
+// the median p99 counts; what the ninth of ten has is printed too.
 //
 // A virtual machine stops, for a tenth of a millisecond to some milliseconds, some
-// times a second. With a thousand pings under way all the time, that alone is more
-// than a hundredth of them. So the windows are so short that the machine does not
-// stop in most.
+// times a second. So the windows are so short that it does not in most. That also
+// hides what the loop itself does now and then only: the soak is there to find that.
+//
+// The pingers leave the flooder half of their processor or more. Pingers without a
+// pause would leave it nothing, and would not be hurt by a server without a budget.
 type load struct {
 	name     string
-	interval time.Duration // of one connection; 0: none
+	interval time.Duration // of one connection
 	window   time.Duration
 	rounds   int
 }
 
 var (
-	// As fast as they are answered, or rather as the pinger can: its processor has no
-	// time to spare to begin with, and leaves the flooder little.
-	incessant = load{"1,000 pingers without a pause", 0, 20 * time.Millisecond, 81}
 	// A few hundredths of what the server can do, so that a ping finds it idle when
-	// there is no flood, and the flooder has the other processor nearly to itself.
-	paced = load{"1,000 pingers, 4 a second each", 250 * time.Millisecond, 250 * time.Millisecond, 25}
+	// there is no flood.
+	light = load{"1,000 pingers, 4 a second each", 250 * time.Millisecond, 250 * time.Millisecond, 25}
+	// A quarter of what the server can do, and a ping about every 50 µs.
+	brisk = load{"1,000 pingers, 20 a second each", 50 * time.Millisecond, 50 * time.Millisecond, 61}
 )
 
 func TestFloodersStarveNobody(t *testing.T) {
 	server, hello := startServer(t, serverConfig{})
 	f := floods(hello)
-	compareAll(t, server, hello, incessant, f[:1], mostOfAlone)
+	compareAll(t, server, hello, light, f[:1], mostOfAlone)
 	if raceDetector {
 		return // its times say nothing
 	}
-	compareAll(t, server, hello, incessant, f[1:4], mostOfAlone)
-	compareAll(t, server, hello, paced, f[:4], mostOfAlone)
+	compareAll(t, server, hello, light, f[1:4], mostOfAlone)
+	compareAll(t, server, hello, brisk, f[:4], mostOfAlone)
 	// Several flooders take a budget each, and the answers to datagrams cost more
 	// than bytes: what is promised is one flooder's.
-	compareAll(t, server, hello, incessant, f[4:], 0)
-	compareAll(t, server, hello, paced, f[4:], 0)
+	compareAll(t, server, hello, light, f[4:], 0)
+	compareAll(t, server, hello, brisk, f[4:], 0)
 	assert.Empty(t, server.ask("stat", 0).Reports)
 
 	// The control: what would be without the budget of a step, or nearly so.
 	server, hello = startServer(t, serverConfig{Budget: 64})
 	control := floods(hello)[:1]
 	control[0].name = "64 times the budget of a step, for comparison"
-	compareAll(t, server, hello, incessant, control, 0)
-	compareAll(t, server, hello, paced, control, 0)
+	compareAll(t, server, hello, light, control, 0)
+	compareAll(t, server, hello, brisk, control, 0)
 }
 
 // startFlooder starts a flooder, and waits until it is ready.
-//
-// One whose connection takes nothing in a whole window is replaced. It may be that
-// it was not given its processor. But Linux, since 6.17, drops what ends beyond the
-// window of a socket that has unread input, together with the acknowledgement in it
-// ("tcp: do not accept packets beyond window"), and on 6.18 a connection full in
-// both directions was seen to stand still for good: 30 MB unread at the server, 4 MB
-// of its answers unsent, and a flooder that read and found nothing. Its task waits
-// for room, as it should.
 func startFlooder(t *testing.T, config flooderConfig) *child {
 	c := startClient(t, "flooder", config)
 	c.receive(&struct{}{})
@@ -102,73 +95,106 @@ func startFlooder(t *testing.T, config flooderConfig) *child {
 }
 
 // compareAll compares what floods do to pings. With a bound it is promised.
+//
+// A window in which nothing was sent, or that outlasted the flood, is made again:
+// the flooder may not have been given the processor. One whose connection takes
+// nothing with the pingers silent either is dead. That fails what is promised;
+// elsewhere it is replaced. It was seen with the control's server: 4 MB of answers
+// that its kernel did not bring to a flooder that read and found nothing, and 30 MB
+// of unread input. Linux, since 6.17, drops what ends beyond the window of a socket
+// that has unread input, with the acknowledgement in it ("tcp: do not accept packets
+// beyond window"), which may be why.
 func compareAll(t *testing.T, server *child, hello serverHello, l load, floods []flooding, bound float64) {
 	pinger := startClient(t, "pinger", pingerConfig{Addr: hello.Level, Conns: pingers, Interval: l.interval})
 	pinger.ping(200 * time.Millisecond)
 	for _, kind := range floods {
-		var alone, beside []compared
+		var rounds []compared
 		flooder := startFlooder(t, kind.config)
-		rounds := 1
+		want := 1
 		if *figures {
-			rounds = l.rounds
+			want = l.rounds
 		}
-		for still := 0; len(beside) < rounds; {
-			c := compare(t, server, pinger, flooder, l.window)
-			if c.flood.Sent > 0 {
-				alone, beside = append(alone, c), append(beside, c)
+		still, dead := 0, 0
+		for len(rounds) < want {
+			c := compare(t, server, pinger, flooder, l)
+			if c.sent > 0 {
+				rounds = append(rounds, c)
 				continue
 			}
 			still++
-			require.LessOrEqual(t, still, 2+rounds/10, "windows in which nothing flooded")
-			flooder.end()
-			flooder = startFlooder(t, kind.config)
+			require.LessOrEqual(t, still, 4+want/4, "windows in which nothing flooded")
+			if c.flood.Sent+c.flood.Received > 0 {
+				continue
+			}
+			flooder.send(flooderCommand{For: 500 * time.Millisecond})
+			var f flood
+			flooder.receive(&f)
+			if f.Sent+f.Received == 0 {
+				require.Zero(t, bound, "a connection that moves no byte any more")
+				dead++
+				flooder.end()
+				flooder = startFlooder(t, kind.config)
+			}
 		}
 		flooder.end()
-		slices.SortFunc(alone, func(a, b compared) int { return cmp.Compare(a.alone.P99, b.alone.P99) })
-		slices.SortFunc(beside, func(a, b compared) int { return cmp.Compare(a.beside.P99, b.beside.P99) })
-		c := beside[len(beside)/2]
-		c.alone = alone[len(alone)/2].alone
-		t.Logf("%s, %s: %v", l.name, kind.name, c)
+		alone := ranked(rounds, func(c compared) pings { return c.alone })
+		beside := ranked(rounds, func(c compared) pings { return c.beside })
+		c := beside[want/2]
+		c.alone = alone[want/2].alone
+		ratio := float64(c.beside.P99) / float64(c.alone.P99)
+		t.Logf("%s, %s: %v; nine windows of ten have a p99 of at most %v, alone %v; made again %d, dead connections %d", l.name, kind.name, c,
+			beside[want*9/10].beside.P99, alone[want*9/10].alone.P99, still, dead)
 		promise := l.name + "; " + kind.name + ": p99 to p99 alone"
-		value := fmt.Sprintf("%.2f (%s to %s)", c.ratio(), micros(c.alone.P99), micros(c.beside.P99))
+		value := fmt.Sprintf("%.2f (%s to %s)", ratio, micros(c.alone.P99), micros(c.beside.P99))
 		if bound == 0 {
 			figure(promise, value, "", true)
 		} else {
-			timed(t, promise, value, fmt.Sprintf("at most %g", bound), c.ratio() <= bound)
+			timed(t, promise, value, fmt.Sprintf("at most %g", bound), ratio <= bound)
 		}
 	}
 	pinger.end()
+}
+
+// ranked is the rounds in the order of the p99 of one of their halves.
+func ranked(rounds []compared, half func(compared) pings) []compared {
+	return slices.SortedFunc(slices.Values(rounds), func(a, b compared) int { return cmp.Compare(half(a).P99, half(b).P99) })
 }
 
 // compared is the pings alone, and beside a flood.
 type compared struct {
 	alone, beside pings
 	flood         flood
+	sent          int // bytes of the flood during the pings
+	during        time.Duration
 	busy          float64 // the server beside the flood, of its processor
 }
 
-func (c compared) ratio() float64 { return float64(c.beside.P99) / float64(c.alone.P99) }
-
 // String is all that there is to know.
 func (c compared) String() string {
-	return fmt.Sprintf("%d pings, p50 %v, p99 %v, max %v; alone %d, p50 %v, p99 %v, max %v; flood %.0f MiB/s sent, %.0f received, %d writes; CPU: server %.2f, pinger %.2f, flooder %.2f",
+	return fmt.Sprintf("%d pings, p50 %v, p99 %v, max %v; alone %d, p50 %v, p99 %v, max %v; flood %.0f MiB/s sent meanwhile, %.0f in all; CPU: server %.2f, pinger %.2f",
 		c.beside.N, c.beside.P50, c.beside.P99, c.beside.Max, c.alone.N, c.alone.P50, c.alone.P99, c.alone.Max,
-		mibs(c.flood.Sent, c.flood.Took), mibs(c.flood.Received, c.flood.Took), c.flood.Writes, c.busy, c.beside.CPU, c.flood.CPU)
+		mibs(c.sent, c.during), mibs(c.flood.Sent, c.flood.Took), c.busy, c.beside.CPU)
 }
 
 // compare makes a round.
-func compare(t *testing.T, server, pinger, flooder *child, d time.Duration) (c compared) {
-	c.alone = pinger.ping(d)
+func compare(t *testing.T, server, pinger, flooder *child, l load) (c compared) {
+	c.alone = pinger.ping(l.window)
 	cpu := server.ask("stat", 0).CPU
 	// The flood begins before the pings and ends after them.
-	flooder.send(flooderCommand{For: settling + d + 100*time.Millisecond})
+	flooder.send(flooderCommand{For: l.window + 100*time.Millisecond})
 	server.eventually("the flood has begun", func(s serverStat) bool { return s.CPU-cpu > 10*time.Millisecond })
 	cpu = server.ask("stat", 0).CPU
 	begun := time.Now()
-	c.beside = pinger.ping(d)
+	c.beside = pinger.ping(l.window)
+	ended := time.Now()
 	c.busy = float64(server.ask("stat", 0).CPU-cpu) / float64(time.Since(begun))
 	flooder.receive(&c.flood)
+	if c.during = ended.Sub(begun); c.flood.Begun.Add(c.flood.Took).After(ended) { // else it was too short
+		c.sent = c.flood.during(begun, ended)
+	}
 	require.Zero(t, c.alone.Lost)
+	require.Positive(t, c.alone.N)
+	require.Positive(t, c.beside.N)
 	require.Zero(t, c.beside.Lost, "pings that were not answered")
 	return c
 }

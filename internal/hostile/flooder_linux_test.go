@@ -31,9 +31,22 @@ type flooderCommand struct{ For time.Duration }
 
 // flood is the answer: what it has moved, and what for.
 type flood struct {
-	Sent, Received, Writes int // bytes, bytes, calls
-	Took                   time.Duration
-	CPU                    float64 // of a processor, 0 to 1
+	Sent, Received int // bytes
+	Begun          time.Time
+	Took           time.Duration
+	Slices         []int // bytes sent in each floodSlice since then
+}
+
+const floodSlice = 2 * time.Millisecond
+
+// during is how many bytes were sent in the slices that lie between two times.
+func (f flood) during(from, to time.Time) (n int) {
+	for i, sent := range f.Slices {
+		if at := f.Begun.Add(time.Duration(i) * floodSlice); !at.Before(from) && !at.Add(floodSlice).After(to) {
+			n += sent
+		}
+	}
+	return n
 }
 
 func flooderRole(in *json.Decoder, out *json.Encoder) error {
@@ -102,15 +115,18 @@ func (config flooderConfig) connect() (fd int, err error) {
 // something.
 func (config flooderConfig) flood(fds []unix.PollFd, d time.Duration) (f flood, err error) {
 	chunk, room := make([]byte, config.Chunk), make([]byte, 64<<10)
-	begun, cpu := time.Now(), cpuTime()
-	for ; f.Took < d; f.Took = time.Since(begun) {
+	f.Begun = time.Now()
+	for ; f.Took < d; f.Took = time.Since(f.Begun) {
+		for len(f.Slices) <= int(f.Took/floodSlice) {
+			f.Slices = append(f.Slices, 0)
+		}
 		moved := false
 		for _, p := range fds {
 			n, err := unix.Write(int(p.Fd), chunk)
 			switch {
 			case err == nil:
 				f.Sent += n
-				f.Writes++
+				f.Slices[len(f.Slices)-1] += n
 				moved = true
 			case err != unix.EAGAIN && err != unix.EINTR && err != unix.ENOBUFS:
 				return f, fmt.Errorf("write: %w", err)
@@ -130,6 +146,5 @@ func (config flooderConfig) flood(fds []unix.PollFd, d time.Duration) (f flood, 
 			}
 		}
 	}
-	f.CPU = float64(cpuTime()-cpu) / float64(f.Took)
 	return f, nil
 }

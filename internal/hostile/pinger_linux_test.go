@@ -19,12 +19,10 @@ import (
 // little and wait for the answer. It is one thread over an epoll of its own and
 // uses nothing of the library.
 //
-// With an interval, every connection pings once in each, one after the other,
-// evenly spread. A ping that could not be sent when it was due, since the one
-// before was not answered yet, is late from the moment it was due: a server that
-// stalls does not get fewer pings for it. Without an interval, every connection
-// pings as soon as it has its answer. All of them begin at once, which no server
-// can answer at once: what is sent until that has passed is not counted.
+// Every connection pings once in each interval, one after the other, evenly
+// spread. A ping that could not be sent when it was due, since the one before was
+// not answered yet, is late from the moment it was due: a server that stalls does
+// not get fewer pings for it.
 //
 // A ping's time ends when the kernel has the answer, and not when this process,
 // which shares its processor with those who flood, gets to read it.
@@ -33,7 +31,7 @@ import (
 type pingerConfig struct {
 	Addr     netip.AddrPort
 	Conns    int
-	Interval time.Duration // of one connection; 0: at once
+	Interval time.Duration // of one connection
 	UDP      bool
 }
 
@@ -43,7 +41,7 @@ type pingerCommand struct{ For time.Duration }
 // pings is the answer. Every ping that was sent has been answered, or is lost.
 type pings struct {
 	Error         string
-	N, Lost       int // counted; of all
+	N, Lost       int
 	P50, P99, Max time.Duration
 	CPU           float64 // of the pinger's processor, 0 to 1
 }
@@ -67,10 +65,6 @@ func (c *child) pinged() (p pings) {
 
 const pingSize = 64
 
-// settling is how long the burst lasts with which pings without an interval begin:
-// a thousand are answered in some 10 ms.
-const settling = 20 * time.Millisecond
-
 // lossAfter is when an answer will not come any more, however busy the machine is.
 const lossAfter = patience / 2
 
@@ -79,7 +73,6 @@ type pinger struct {
 	epoll  int
 	conns  []pingedConn
 	base   time.Time
-	from   time.Duration // pings that were sent, or due, before are not counted
 	took   []time.Duration
 	under  int // pings that are not answered
 	buf    [pingSize]byte
@@ -182,23 +175,12 @@ func (p *pinger) pingFor(d time.Duration) error {
 		p.conns[i].since, p.conns[i].late, p.conns[i].missing = 0, 0, 0
 	}
 	begun := p.clock()
-	p.from = begun
-	var gap time.Duration
-	if p.config.Interval == 0 {
-		p.from += settling
-		for i := range p.conns {
-			if err := p.send(i, p.clock()); err != nil {
-				return err
-			}
-		}
-	} else {
-		gap = p.config.Interval / time.Duration(len(p.conns))
-	}
-	stop := p.from + d
+	stop := begun + d
+	gap := p.config.Interval / time.Duration(len(p.conns))
 	events := make([]unix.EpollEvent, 512)
 	for due, next := begun, 0; ; {
 		now := p.clock()
-		for gap > 0 && due <= now && due < stop {
+		for due <= now && due < stop {
 			if err := p.due(next, due); err != nil {
 				return err
 			}
@@ -209,7 +191,7 @@ func (p *pinger) pingFor(d time.Duration) error {
 			return nil
 		}
 		limit := lossAfter
-		if gap > 0 && due < stop {
+		if due < stop {
 			limit = due - now
 		} else if now < stop {
 			limit = stop - now
@@ -266,17 +248,10 @@ func (p *pinger) receive(i int, stop time.Duration) error {
 		return nil
 	}
 	now := p.clock()
-	if c.since >= p.from {
-		p.took = append(p.took, at.Sub(p.base)-c.since)
-	}
+	p.took = append(p.took, at.Sub(p.base)-c.since)
 	p.under--
 	c.since = 0
-	switch {
-	case now >= stop:
-		return nil
-	case p.config.Interval == 0:
-		return p.send(i, now)
-	case c.late != 0:
+	if now < stop && c.late != 0 {
 		return p.send(i, c.late)
 	}
 	return nil

@@ -178,10 +178,9 @@ func (s *Scheduler) Spawn(frame Frame) *Task {
 // have passed and the wakes that have come; what they make ready waits for the
 // next turn. It returns how many tasks it stepped.
 //
-// First in, first out: a task that gave way, by Yield or for its budget, is ready
-// anew when the next turn begins, after all that was ready by then. So who became
-// ready during its step does not wait for another of its steps, but for the rest
-// of the turn.
+// First in, first out: a task that gave way, by Yield or past its budget, is ready
+// anew when the next turn has begun, behind what its timers and wakes have made
+// ready. So who becomes ready between its step and that turn is stepped before it.
 func (s *Scheduler) Turn() (steps int) {
 	if s.current != nil {
 		panic("stepio: Scheduler.Turn: called inside a step")
@@ -341,7 +340,7 @@ func (s *Scheduler) dequeue(t *Task) {
 	case s.later.head:
 		s.later.remove(t)
 	default:
-		s.ready.remove(t) // which no other task of any ring needs a head for
+		s.ready.remove(t) // of any ring: only a head's removal changes the ring's own word
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,14 +40,19 @@ type flood struct {
 
 const floodSlice = 2 * time.Millisecond
 
-// during is how many bytes were sent in the slices that lie between two times.
-func (f flood) during(from, to time.Time) (n int) {
-	for i, sent := range f.Slices {
+// during is how many bytes were sent in the slices that lie between two times, and
+// the share of those slices in which any were.
+func (f flood) during(from, to time.Time) (sent int, share float64) {
+	some := 0
+	for i, n := range f.Slices {
 		if at := f.Begun.Add(time.Duration(i) * floodSlice); !at.Before(from) && !at.Add(floodSlice).After(to) {
-			n += sent
+			sent += n
+			if n > 0 {
+				some++
+			}
 		}
 	}
-	return n
+	return sent, float64(some) / float64(to.Sub(from)/floodSlice)
 }
 
 func flooderRole(in *json.Decoder, out *json.Encoder) error {
@@ -146,5 +152,27 @@ func (config flooderConfig) flood(fds []unix.PollFd, d time.Duration) (f flood, 
 			}
 		}
 	}
-	return f, nil
+	return f, drain(fds, room)
+}
+
+// drain reads until nothing has come for a while: then the server is done with the
+// flood.
+func drain(fds []unix.PollFd, room []byte) error {
+	coming := slices.Clone(fds)
+	for i := range coming {
+		coming[i].Events = unix.POLLIN
+	}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		n, err := awaitFDs(coming, 30*time.Millisecond)
+		if err != nil || n == 0 {
+			return err
+		}
+		for _, p := range coming {
+			n, err := unix.Read(int(p.Fd), room)
+			if n == 0 || err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return fmt.Errorf("%d bytes read: %w", n, err)
+			}
+		}
+	}
+	return nil
 }

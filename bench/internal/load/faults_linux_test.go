@@ -223,7 +223,7 @@ func TestUDPLateIsNoError(t *testing.T) {
 	c.loss = 100 * time.Millisecond
 	must(t, c, Command{Op: "open", Spec: Spec{Kind: UDP, Addr: addr, Conns: 1, Size: 64, Depth: 1}})
 	w := must(t, c, Command{Op: "run", Window: 300 * time.Millisecond})
-	require.EqualValues(t, 1, w.Lost)
+	require.Positive(t, w.Lost) // the one held, and others where the machine stopped for as long
 	must(t, c, Command{Op: "close"})
 }
 

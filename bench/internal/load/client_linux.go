@@ -17,11 +17,15 @@ import (
 
 // Main is the process "bench load": it answers each Command of in by a Reply on
 // out until in ends. What a server does wrong is in the Reply; the error is of
-// the input or the output themselves, or of the process's own setup.
+// the input or the output themselves, or of the process's own setup. The calling
+// goroutine keeps its thread: what it opens later, no other can use, and when it
+// ends, so does the thread.
 func Main(in io.Reader, out io.Writer) (err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // for good: nobody else may run on a thread with descriptors of its own
 	if err := raiseFiles(); err != nil {
+		return err
+	}
+	if err := ownFiles(); err != nil {
 		return err
 	}
 	c, err := newClient()

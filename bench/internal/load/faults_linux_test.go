@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -10,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/stepio-go/stepio/bench/internal/contend"
 )
@@ -154,6 +157,39 @@ func TestIdleFaultsAreFound(t *testing.T) {
 			require.Contains(t, c.do(Command{Op: "run", Window: 5 * time.Millisecond}).Error, want)
 		})
 	}
+}
+
+// The answer and the end come in one segment, and so in one event.
+func TestAnEndThatComesWithAnAnswerIsFound(t *testing.T) {
+	addr := serveTCP(t, func(conn int, c net.Conn) {
+		msg := make([]byte, 64)
+		for {
+			if _, err := io.ReadFull(c, msg); err != nil {
+				return
+			}
+			last := conn == 2
+			if last {
+				assert.NoError(t, cork(c.(*net.TCPConn)))
+			}
+			if _, err := c.Write(msg); err != nil || last {
+				return
+			}
+		}
+	})
+	c := testClient(t)
+	must(t, c, Command{Op: "open", Spec: Spec{Kind: Echo, Addr: addr, Conns: 1, Size: 64, Depth: 1}})
+	require.Contains(t, c.do(Command{Op: "idle", Idle: 3}).Error, "idle connection 1: closed by the server, with 1 of 1 answers sent")
+}
+
+// cork holds back what is written until more comes, or the end.
+func cork(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1) })
+	return errors.Join(err, set)
 }
 
 func TestRefusedConnectionsAreFound(t *testing.T) {

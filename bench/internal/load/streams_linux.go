@@ -146,9 +146,12 @@ func (g *group) expect(i uint32, n int, now int64) {
 
 // flush sends what the socket takes, and has epoll wait for room when that is
 // not all. A connection that is not up yet takes nothing: EAGAIN.
+//
+// Registrations are edge-triggered, which spares the kernel a second look at each
+// socket that it has reported (ep_send_events, fs/eventpoll.c).
 func (g *group) flush(i uint32) error {
 	s := &g.streams[i]
-	mask := uint32(unix.EPOLLIN)
+	mask := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET)
 	for s.sent != s.want {
 		b := g.proto.next(g.id(i), s)
 		n, errno := sysSend(s.fd, b)
@@ -182,43 +185,55 @@ func (g *group) ready(i, events uint32) error {
 			return err
 		}
 	}
-	if events&^unix.EPOLLOUT != 0 {
-		return g.receive(i)
+	if events&^unix.EPOLLOUT == 0 {
+		return nil
 	}
-	return nil
+	// After a short read nothing is left, unless the end was reported too: data and
+	// FIN in one event make no second edge.
+	ended := events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0
+	for {
+		n, err := g.receive(i)
+		if err != nil || n == 0 || n < len(g.c.buf) && !ended {
+			return err
+		}
+	}
 }
 
-// receive takes what has come on stream i, in one call: epoll is
-// level-triggered, and reports what is left.
-func (g *group) receive(i uint32) error {
+// receive takes what has come on stream i, in one call, and returns how many
+// bytes: 0 when there was nothing, or the stream is another connection now, or
+// none.
+func (g *group) receive(i uint32) (int, error) {
 	c, s := g.c, &g.streams[i]
 	n, errno := sysRecv(s.fd, c.buf)
 	if errno == unix.EAGAIN {
-		return nil
+		return 0, nil
 	}
 	if errno != 0 {
-		return g.fail(i, fmt.Errorf("receive: %w", errno))
+		return 0, g.fail(i, fmt.Errorf("receive: %w", errno))
 	}
 	if n == 0 {
-		return g.fail(i, fmt.Errorf("closed by the server, with %d of %d answers sent", s.got, s.want))
+		return 0, g.fail(i, fmt.Errorf("closed by the server, with %d of %d answers sent", s.got, s.want))
 	}
 	c.now = c.clock()
 	c.progress = c.now
 	first := s.got
 	done, err := g.proto.take(g.id(i), s, c.buf[:n])
 	if err != nil {
-		return g.fail(i, err)
+		return 0, g.fail(i, err)
 	}
 	if done == 0 {
-		return nil
+		return n, nil
 	}
 	for k := range done {
 		if err := c.record(g.stamps[int(i)*g.depth+(int(first)+k)%g.depth]); err != nil {
-			return g.fail(i, err)
+			return 0, g.fail(i, err)
 		}
 	}
 	c.under -= done
-	return g.renew(i, done, n)
+	if err := g.renew(i, done, n); err != nil || g.renewal == reconnect {
+		return 0, err
+	}
+	return n, nil
 }
 
 // renew replaces done messages of stream i, after n bytes were received.

@@ -17,17 +17,24 @@ import (
 
 // Main is the process "bench load": it answers each Command of in by a Reply on
 // out until in ends. What a server does wrong is in the Reply; the error is of
-// the input or the output themselves, or of the process's own setup. The calling
-// goroutine keeps its thread: what it opens later, no other can use, and when it
-// ends, so does the thread.
-func Main(in io.Reader, out io.Writer) (err error) {
-	runtime.LockOSThread() // for good: nobody else may run on a thread with descriptors of its own
+// the input or the output themselves, or of the process's own setup. It is for a
+// process that does nothing else: the calling goroutine keeps its thread, and what
+// that has open, no other thread can use.
+func Main(in io.Reader, out io.Writer) error {
+	runtime.LockOSThread()
 	if err := raiseFiles(); err != nil {
 		return err
 	}
 	if err := ownFiles(); err != nil {
 		return err
 	}
+	return answer(in, out)
+}
+
+// answer is Main without what concerns the whole process.
+func answer(in io.Reader, out io.Writer) (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	c, err := newClient()
 	if err != nil {
 		return err
@@ -126,9 +133,9 @@ func newClient() (*client, error) {
 // release gives back all that the client holds.
 func (c *client) release() error { return errors.Join(c.close(), unix.Close(c.epfd)) }
 
-// clock is the monotonic clock in nanoseconds. A window reads it once an event,
+// clock is the monotonic clock in nanoseconds. A window reads it once a receive,
 // right after what has come was received: that instant is the end of the
-// messages received and the begin of those that replace them. An event that moved
+// messages received and the begin of those that replace them. One that brought
 // more than a few KiB reads it again before the send, since to verify so much
 // takes longer than a microsecond.
 func (c *client) clock() int64 { return int64(time.Since(c.base)) }

@@ -394,12 +394,12 @@ func TestClientAllocatesNothingInAWindow(t *testing.T) {
 	}
 }
 
-func TestMainSpeaksJSON(t *testing.T) {
+func TestClientSpeaksJSON(t *testing.T) {
 	addr := serveEcho(t, 64, honest)
 	in, commands := io.Pipe()
 	replies, out := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- Main(in, out) }()
+	go func() { ended <- answer(in, out) }()
 	enc, dec := json.NewEncoder(commands), json.NewDecoder(replies)
 	ask := func(cmd Command) Reply {
 		require.NoError(t, enc.Encode(cmd))
@@ -419,8 +419,8 @@ func TestMainSpeaksJSON(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-func TestMainReportsBadInput(t *testing.T) {
-	require.ErrorContains(t, Main(strings.NewReader("{\"op\":"), io.Discard), "a command")
+func TestClientReportsBadInput(t *testing.T) {
+	require.ErrorContains(t, answer(strings.NewReader("{\"op\":"), io.Discard), "a command")
 }
 
 func TestClientRefusesBadCommands(t *testing.T) {

@@ -157,7 +157,7 @@ func cpuTime(pid int) (time.Duration, error) {
 // the open file up and down, but where one thread alone has the table (fdget,
 // fs/file.c): so a C program of one thread is spared that, and a Go program is not.
 // Where a sandbox forbids unshare(2) the client goes on without, and is some
-// per cent slower; every server has the same client.
+// per cent slower, with every server.
 //
 // The runtime's poller has to be there already, since all its threads share it: the
 // first timer brings it.

@@ -19,7 +19,7 @@ import (
 // out until in ends. What a server does wrong is in the Reply; the error is of
 // the input or the output themselves, or of the process's own setup. It is for a
 // process that does nothing else: the calling goroutine keeps its thread, and what
-// that has open, no other thread can use.
+// it opens, no other thread can use.
 func Main(in io.Reader, out io.Writer) error {
 	runtime.LockOSThread()
 	if err := raiseFiles(); err != nil {
@@ -133,8 +133,8 @@ func newClient() (*client, error) {
 // release gives back all that the client holds.
 func (c *client) release() error { return errors.Join(c.close(), unix.Close(c.epfd)) }
 
-// clock is the monotonic clock in nanoseconds. A window reads it once a receive,
-// right after what has come was received: that instant is the end of the
+// clock is the monotonic clock in nanoseconds. A window reads it once for each receive
+// that brings something, right after it: that instant is the end of the
 // messages received and the begin of those that replace them. One that brought
 // more than a few KiB reads it again before the send, since to verify so much
 // takes longer than a microsecond.

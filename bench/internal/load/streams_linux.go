@@ -200,7 +200,10 @@ func (g *group) ready(i, events uint32) error {
 	}
 	// There may be more. The kernel looks anew, and the others have their turn first.
 	s := &g.streams[i]
-	return g.c.arm(unix.EPOLL_CTL_MOD, s.fd, g.class, i, s.armed)
+	if err := g.c.arm(unix.EPOLL_CTL_MOD, s.fd, g.class, i, s.armed); err != nil {
+		return g.fail(i, err)
+	}
+	return nil
 }
 
 // receive takes what has come on stream i, in one call, and returns how many

@@ -202,7 +202,7 @@ func pacedWithAPause(t *testing.T, conns int) {
 	w := must(t, c, Command{Op: "run", Window: 200 * time.Millisecond})
 	must(t, c, Command{Op: "close"})
 	require.LessOrEqual(t, w.Requests, int64(200))
-	require.Greater(t, w.Requests, int64(100), "on a machine that is not too busy")
+	require.Greater(t, w.Requests, int64(50), "on a machine that is not too busy")
 	h, err := hdrhistogram.Decode(w.Latency)
 	require.NoError(t, err)
 	// The pause is the wait of one message, and of the fifty behind it for what is left.

@@ -33,8 +33,6 @@ func Main(in io.Reader, out io.Writer) error {
 
 // answer is Main without what concerns the whole process.
 func answer(in io.Reader, out io.Writer) (err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	c, err := newClient()
 	if err != nil {
 		return err

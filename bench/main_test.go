@@ -56,7 +56,7 @@ func TestPickCores(t *testing.T) {
 
 func TestParseGivesEachRunItsLength(t *testing.T) {
 	longerQuick, otherQuick, longerFull, untraced := quick, quick, full, usual
-	longerQuick.rounds = 7
+	longerQuick.rounds, longerQuick.tight = 7, 7
 	otherQuick.few = false // who names contenders gets those
 	longerFull.window, longerFull.parked = time.Second, 0
 	untraced.traced = 0

@@ -23,20 +23,21 @@ import (
 )
 
 // The lengths of a run. The usual one's budget of five minutes on two CPUs of a
-// virtual machine: some 130 rows of 5 windows of 200 ms, half a window to warm up
+// virtual machine: some 130 rows of 4 windows of 200 ms, or 7 where promises are tight, half a window to warm up
 // and one under strace, and about 300 ms to start, open and close; the scenarios
 // of 10,000 and 15,000 connections take another minute and a half, to open them
 // and for their longer windows; the parked tasks ten seconds. Windows are short
 // because a machine's speed changes for seconds at a time: a ratio within a round
 // is then of like and like.
 var (
-	usual = length{rounds: 5, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}
-	quick = length{rounds: 2, window: 80 * time.Millisecond, parked: 100000, traced: 1000, few: true}
-	full  = length{rounds: 25, window: 300 * time.Millisecond, parked: 1000000, traced: math.MaxInt}
+	usual = length{rounds: 4, tight: 7, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}
+	quick = length{rounds: 2, tight: 2, window: 80 * time.Millisecond, parked: 100000, traced: 1000, few: true}
+	full  = length{rounds: 12, tight: 40, window: 300 * time.Millisecond, parked: 1000000, traced: math.MaxInt}
 )
 
 type length struct {
 	rounds int
+	tight  int // rounds where promises are tight
 	window time.Duration
 	parked int
 	traced int  // connections up to which syscalls are counted: strace makes more take long
@@ -66,7 +67,7 @@ func parse(args []string, usage io.Writer) (*settings, error) {
 	f.SetOutput(io.Discard) // what is wrong is returned, and told once
 	isQuick := f.Bool("quick", false, "under one minute: fewer and shorter windows, fewer contenders")
 	isFull := f.Bool("full", false, "many rounds: about half an hour")
-	rounds := f.Int("rounds", usual.rounds, "windows of each contender in each scenario")
+	rounds := f.Int("rounds", usual.rounds, fmt.Sprintf("windows of each contender in each scenario\nwithout it %d where promises are tight", usual.tight))
 	window := f.Duration("window", usual.window, "length of a window")
 	tasks := f.Int("parked", usual.parked, "parked tasks to weigh, 0 for none")
 	f.StringVar(&s.cores, "cores", "server=1,client=1", coresUsage)
@@ -96,7 +97,7 @@ func parse(args []string, usage io.Writer) (*settings, error) {
 	f.Visit(func(set *flag.Flag) {
 		switch set.Name {
 		case "rounds":
-			s.rounds = *rounds
+			s.rounds, s.tight = *rounds, *rounds
 		case "window":
 			s.window = *window
 		case "parked":
@@ -228,6 +229,7 @@ func (s *settings) config(ctx context.Context, tmp string) (*suite.Config, error
 	}
 	cfg := &suite.Config{
 		Rounds:      s.rounds,
+		RoundsTight: s.tight,
 		Window:      s.window,
 		ServerCores: servers,
 		ClientCores: clients,

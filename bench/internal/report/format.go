@@ -305,10 +305,19 @@ func machine(r *result.Report) []field {
 			m.OS, m.Kernel, m.ClockSource, m.Congestion, m.Load)},
 		{"compilers", fmt.Sprintf("%s; %s", m.Go, m.CC)},
 		{"settings", fmt.Sprintf("%s of %v for each contender, servers on CPU %s, client on CPU %s",
-			plural(r.Settings.Rounds, "window"), r.Settings.Window, cores(r.Settings.ServerCores), cores(r.Settings.ClientCores))},
+			windows(r.Settings), r.Settings.Window, cores(r.Settings.ServerCores), cores(r.Settings.ClientCores))},
 		{"run", fmt.Sprintf("%s, commit %s, started %s, took %v", r.Command, r.Commit,
 			r.Started.Format("2006-01-02 15:04 MST"), r.Took.Round(time.Second))},
 	}
+}
+
+// windows says how many there are in each scenario.
+func windows(s result.Settings) string {
+	text := plural(s.Rounds, "window")
+	if s.RoundsTight != s.Rounds {
+		text += fmt.Sprintf(" (%d where promises are tight)", s.RoundsTight)
+	}
+	return text
 }
 
 func cores(list []int) string {

@@ -38,6 +38,7 @@ type Machine struct {
 type Settings struct {
 	Window      time.Duration `json:"window"` // nanoseconds
 	Rounds      int           `json:"rounds"`
+	RoundsTight int           `json:"rounds_tight"` // of the scenarios whose promises are tight
 	ServerCores []int         `json:"server_cores"`
 	ClientCores []int         `json:"client_cores"`
 }

@@ -34,7 +34,7 @@ func (r *runner) cost(block []Scenario) time.Duration {
 		s := &block[i]
 		each := r.costOpen(s) + r.costTrace(s)
 		if s.Points == nil {
-			each += time.Duration(r.cfg.Rounds) * r.costWindow(s)
+			each += time.Duration(r.cfg.rounds(s)) * r.costWindow(s)
 		}
 		sum += time.Duration(len(r.members(s))) * each
 	}
@@ -76,9 +76,18 @@ func (r *runner) members(s *Scenario) []member {
 	return out
 }
 
+// rounds is how many windows each contender has in s. Those of a block are alike.
+func (cfg *Config) rounds(s *Scenario) int {
+	if s.Tight {
+		return cfg.RoundsTight
+	}
+	return cfg.Rounds
+}
+
 // A field is a block under way: one session for each of its scenarios and
 // contenders.
 type field struct {
+	rounds   int
 	names    []string     // of the contenders
 	sessions [][]*session // of each, in the order of the scenarios
 	out      []result.Scenario
@@ -86,7 +95,7 @@ type field struct {
 
 // enter makes the rows and the sessions of a block.
 func (r *runner) enter(block []Scenario) *field {
-	f := &field{}
+	f := &field{rounds: r.cfg.rounds(&block[0])}
 	places := make(map[string]int)
 	for i := range block {
 		s := &block[i]
@@ -139,7 +148,7 @@ func (r *runner) rounds(ctx context.Context, f *field) error {
 			}
 		}
 	}
-	for round := range r.cfg.Rounds {
+	for round := range f.rounds {
 		for _, i := range order(f.names, round) {
 			sessions := slices.Clone(f.sessions[i])
 			if round%2 == 1 {
@@ -148,7 +157,7 @@ func (r *runner) rounds(ctx context.Context, f *field) error {
 			for _, s := range sessions {
 				window := s.scenario.window(r.cfg.Window)
 				if s.open {
-					r.step(fmt.Sprintf("%s: round %d of %d, %s", s.scenario.ID, round+1, r.cfg.Rounds, s.member.Name), 0)
+					r.step(fmt.Sprintf("%s: round %d of %d, %s", s.scenario.ID, round+1, f.rounds, s.member.Name), 0)
 					s.finish(ctx, s.sample(ctx, round, window))
 				}
 				r.done += r.costWindow(s.scenario)

@@ -29,6 +29,9 @@ type Scenario struct {
 	Pace time.Duration
 	// Stretch makes the windows that many times longer: for requests that are few.
 	Stretch int
+	// Tight: its promises are near what the library does, and a few windows would
+	// leave them to noise. It gets Config.RoundsTight.
+	Tight bool
 	// Points, of the density scenario alone: idle connections to weigh a server at.
 	Points []int
 }
@@ -58,7 +61,9 @@ func Scenarios() []Scenario {
 		all = append(all, s)
 	}
 	for _, conns := range []int{1, 100, 1000, 10000} {
-		add(tcpEcho(fmt.Sprintf("echo-64B-%d", conns), result.GroupEcho, conns, 64, 1))
+		s := tcpEcho(fmt.Sprintf("echo-64B-%d", conns), result.GroupEcho, conns, 64, 1)
+		s.Tight = true
+		add(s)
 	}
 	for _, rate := range []int{1000, 8000} {
 		s := tcpEcho(fmt.Sprintf("paced-%d", rate), result.GroupPaced, 100, 64, 1)
@@ -98,7 +103,7 @@ func Scenarios() []Scenario {
 	add(churn)
 
 	udp := tcpEcho("udp-64B", result.GroupUDP, 50, 64, 4)
-	udp.Kind, udp.Service = load.UDP, contend.EchoUDP
+	udp.Kind, udp.Service, udp.Tight = load.UDP, contend.EchoUDP, true
 	udp.Title = "UDP echo 64 B, 50 sockets, 4 datagrams under way on each"
 	add(udp)
 

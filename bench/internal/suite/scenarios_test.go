@@ -72,3 +72,19 @@ func TestWindowsStretch(t *testing.T) {
 	s.Stretch = 3
 	require.Equal(t, 3*time.Second, s.window(time.Second))
 }
+
+func TestTightScenariosHaveMoreRounds(t *testing.T) {
+	cfg := &Config{Rounds: 4, RoundsTight: 7}
+	var tight []string
+	for _, block := range blocks(Scenarios()) {
+		for _, s := range block {
+			require.Equal(t, block[0].Tight, s.Tight, "%s: the rounds of a block are alike", s.ID)
+			if cfg.rounds(&s) == 7 {
+				tight = append(tight, s.ID)
+			} else {
+				require.Equal(t, 4, cfg.rounds(&s), s.ID)
+			}
+		}
+	}
+	require.Equal(t, []string{"echo-64B-1", "echo-64B-100", "echo-64B-1000", "echo-64B-10000", "udp-64B"}, tight)
+}

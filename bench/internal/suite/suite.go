@@ -19,8 +19,10 @@ const parkedBound = 5 * time.Minute
 type Config struct {
 	Contenders []contend.Contender
 	Scenarios  []Scenario
-	Rounds     int
-	Window     time.Duration
+	// Rounds is how many windows each contender has in a scenario, and RoundsTight
+	// how many in one that is Tight.
+	Rounds, RoundsTight int
+	Window              time.Duration
 	// The CPUs of each server and of each client.
 	ServerCores, ClientCores []int
 	// The syscalls of each contender are counted under strace in the scenarios of
@@ -65,6 +67,7 @@ func Run(ctx context.Context, cfg *Config) (*result.Report, error) {
 		Settings: result.Settings{
 			Window:      cfg.Window,
 			Rounds:      cfg.Rounds,
+			RoundsTight: cfg.RoundsTight,
 			ServerCores: cfg.ServerCores,
 			ClientCores: cfg.ClientCores,
 		},

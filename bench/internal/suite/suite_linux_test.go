@@ -40,6 +40,7 @@ func config(t *testing.T, contenders []contend.Contender, scenarios ...Scenario)
 		Contenders:  contenders,
 		Scenarios:   scenarios,
 		Rounds:      3,
+		RoundsTight: 5,
 		Window:      10 * time.Millisecond,
 		ServerCores: cpus[:1],
 		ClientCores: cpus[len(cpus)-1:],
@@ -80,7 +81,7 @@ func TestRunMeasuresWhoServesAndTellsWhoFails(t *testing.T) {
 	require.Contains(t, last, "echo: ")
 	require.Positive(t, r.Took)
 	require.Equal(t, result.Settings{
-		Window: cfg.Window, Rounds: cfg.Rounds, ServerCores: cfg.ServerCores, ClientCores: cfg.ClientCores,
+		Window: cfg.Window, Rounds: cfg.Rounds, RoundsTight: cfg.RoundsTight, ServerCores: cfg.ServerCores, ClientCores: cfg.ClientCores,
 	}, r.Settings)
 	require.Len(t, r.Contend, 7)
 	notes := strings.Join(r.Notes, "\n")
@@ -241,4 +242,16 @@ func TestRunThatIsInterruptedEndsItsChildren(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRunTakesMoreWindowsOfATightScenario(t *testing.T) {
+	loose, tight := small("loose"), small("tight")
+	tight.Tight = true
+	cfg := config(t, []contend.Contender{fake("stepio", "right")}, loose, tight)
+	r, err := Run(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Len(t, r.Scenarios, 2)
+	require.Len(t, r.Scenarios[0].Rows[0].Samples, cfg.Rounds)
+	require.Len(t, r.Scenarios[1].Rows[0].Samples, cfg.RoundsTight)
+	require.NotEqual(t, cfg.Rounds, cfg.RoundsTight)
 }

@@ -42,7 +42,7 @@ func Claims(r *result.Report) []result.Claim {
 		if s := findScenario(r, id); s != nil && s.Title != "" {
 			what = s.Title
 		}
-		c.addRatio(what+": p99 latency of stepio to "+limit, ratio(row, base, p99Of), 1.15)
+		c.addRatio(what+": p99 latency to "+limit, ratios(row, base, p99Of), 1.15)
 	}
 	return c.claims
 }
@@ -61,24 +61,37 @@ func (c *claimer) row(id, contender string) *result.Row {
 	return row
 }
 
-// add appends a claim. No figure of this benchmark can be zero or less unless
+// add appends a claim about a figure that is not a median of rounds.
+func (c *claimer) add(what, unit string, value, bound float64) {
+	c.append(result.Claim{What: what, Bound: bound, Unit: unit, Value: value})
+}
+
+// addRatio appends a claim about the median of ratios.
+func (c *claimer) addRatio(what string, ratios []float64, bound float64) {
+	claim := result.Claim{What: what, Bound: bound, Value: sumUp(ratios).Median}
+	claim.Low, claim.High = interval(ratios)
+	c.append(claim)
+}
+
+// append decides a claim by its value. No figure of this benchmark can be zero or less unless
 // it was not measured or lost in noise, so such a value is not known: it must not
 // count as met.
-func (c *claimer) add(what, unit string, value, bound float64) {
-	claim := result.Claim{What: what, Bound: bound, Unit: unit}
-	if value > 0 {
-		claim.Value, claim.Known, claim.Met = value, true, value <= bound
+func (c *claimer) append(claim result.Claim) {
+	claim.Known = claim.Value > 0
+	claim.Met = claim.Known && claim.Value <= claim.Bound
+	if !claim.Known {
+		claim.Value, claim.Low, claim.High = 0, 0, 0
 	}
 	c.claims = append(c.claims, claim)
 }
 
-func (c *claimer) addRatio(what string, ratios result.Stat, bound float64) {
-	c.add(what, "", ratios.Median, bound)
-}
-
 func (c *claimer) cpu(load, id, contender, base string, bound float64) {
-	what := load + ": server CPU of " + contender + " to " + base
-	c.addRatio(what, ratio(c.row(id, contender), c.row(id, base), cpuOf), bound)
+	what := load + ": server CPU"
+	if contender != stepio {
+		what += " of " + contender
+	}
+	what += " to " + base
+	c.addRatio(what, ratios(c.row(id, contender), c.row(id, base), cpuOf), bound)
 }
 
 // best compares with the peer that has the lowest median of CPU a request.
@@ -90,18 +103,18 @@ func (c *claimer) best(load, id string, bound float64) {
 			best = row
 		}
 	}
-	what := load + ": server CPU of stepio to the best Go peer"
+	what := load + ": server CPU to the best Go peer"
 	if best != nil {
 		what += " (" + best.Contender + ")"
 	}
-	c.addRatio(what, ratio(c.row(id, stepio), best, cpuOf), bound)
+	c.addRatio(what, ratios(c.row(id, stepio), best, cpuOf), bound)
 }
 
 // idle compares the same load with idle connections and without.
 func (c *claimer) idle(bound float64) {
 	among, alone := c.row("active-100-idle-15000", stepio), c.row("active-100", stepio)
-	c.addRatio("100 active connections among 15,000 idle ones: server CPU of stepio to the same alone",
-		ratio(among, alone, cpuOf), bound)
+	c.addRatio("100 active connections among 15,000 idle ones: server CPU to the same alone",
+		ratios(among, alone, cpuOf), bound)
 }
 
 func (c *claimer) density(bound float64) {

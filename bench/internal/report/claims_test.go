@@ -74,7 +74,7 @@ func TestClaimsMetMissedAndOnTheBound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := run(t, "echo-64B-100", map[string][]time.Duration{"stepio": c.ours, "C epoll": {100, 100, 100}})
-			got := claim(t, r, "100 connections: server CPU of stepio to C epoll")
+			got := claim(t, r, "100 connections: server CPU to C epoll")
 			assert.True(t, got.Known)
 			assert.Equal(t, c.met, got.Met, "%+v", got)
 			assert.Equal(t, 1.05, got.Bound)
@@ -89,7 +89,7 @@ func TestClaimsThatMissByLittleShowIt(t *testing.T) {
 	r.Claims = report.Claims(r)
 	var b bytes.Buffer
 	require.NoError(t, report.Terminal(&b, r))
-	assert.Regexp(t, `100 connections: server CPU of stepio to C epoll +1\.0532 +1\.05 +MISSED`, b.String())
+	assert.Regexp(t, `100 connections: server CPU to C epoll +1\.0532 +1\.05 +MISSED`, b.String())
 }
 
 func TestClaimsTakeTheBestPeerRoundByRound(t *testing.T) {
@@ -129,15 +129,15 @@ func TestClaimsOfEachScenario(t *testing.T) {
 		contender, base    string
 		bound, ours, their time.Duration // bound in hundredths
 	}{
-		{"echo-64B-10000", "10,000 connections: server CPU of stepio to C epoll", "stepio", "C epoll", 105, 3, 4},
-		{"echo-64B-1", "1 connection: server CPU of stepio to C epoll", "stepio", "C epoll", 115, 3, 4},
-		{"echo-64B-1", "1 connection: server CPU of stepio to gnet", "stepio", "gnet", 100, 3, 4},
+		{"echo-64B-10000", "10,000 connections: server CPU to C epoll", "stepio", "C epoll", 105, 3, 4},
+		{"echo-64B-1", "1 connection: server CPU to C epoll", "stepio", "C epoll", 115, 3, 4},
+		{"echo-64B-1", "1 connection: server CPU to gnet", "stepio", "gnet", 100, 3, 4},
 		{"pipeline-16", "16 pipelined messages: server CPU", "stepio", "C epoll", 110, 3, 4},
 		{"echo-4KiB", "echo 4 KiB: server CPU", "stepio", "C epoll", 105, 3, 4},
-		{"churn", "come and go: server CPU of stepio to the best Go peer (evio)", "stepio", "evio", 100, 3, 4},
+		{"churn", "come and go: server CPU to the best Go peer (evio)", "stepio", "evio", 100, 3, 4},
 		{"udp-64B", "server CPU of stepio batch to C mmsg", "stepio batch", "C mmsg", 115, 3, 4},
-		{"udp-64B", "UDP 64 B: server CPU of stepio to C epoll", "stepio", "C epoll", 105, 3, 4},
-		{"http-hello", "server CPU of stepio to net/http", "stepio", "net/http", 65, 3, 4},
+		{"udp-64B", "UDP 64 B: server CPU to C epoll", "stepio", "C epoll", 105, 3, 4},
+		{"http-hello", "server CPU to net/http", "stepio", "net/http", 65, 3, 4},
 		{"echo-64B-100", "pool and back, 100 connections", "stepio pool", "stepio", 160, 3, 4},
 		{"echo-64KiB", "echo-64KiB: p99 latency", "stepio", "C epoll", 115, 3, 4},
 		{"pipeline-4", "pipeline-4: p99 latency", "stepio", "C epoll", 115, 3, 4},
@@ -178,4 +178,24 @@ func TestClaimsOfMemory(t *testing.T) {
 	// Memory that did not grow was not measured: that is no promise kept.
 	density.Rows[0].RSSConn = -3
 	assert.False(t, claim(t, r, "idle connection of stepio").Known)
+}
+
+// Of 40 values the 14th and the 27th, as the binomial distribution has it.
+func TestClaimsHaveAConfidenceInterval(t *testing.T) {
+	for _, c := range []struct {
+		rounds    int
+		low, high float64
+	}{
+		{5, 0, 0}, {6, 1, 6}, {8, 1, 8}, {9, 2, 8}, {20, 6, 15}, {40, 14, 27}, {2000, 956, 1045},
+	} {
+		var ours, theirs []time.Duration
+		for i := range c.rounds {
+			ours = append(ours, time.Duration((i*7+3)%c.rounds+1)*1000) // each once, when 7 does not divide the number
+			theirs = append(theirs, 1000)
+		}
+		r := run(t, "echo-64B-100", map[string][]time.Duration{"stepio": ours, "C epoll": theirs})
+		got := claim(t, r, "100 connections: server CPU to C epoll")
+		assert.InDelta(t, c.low, got.Low, 1e-9, "%d rounds", c.rounds)
+		assert.InDelta(t, c.high, got.High, 1e-9, "%d rounds", c.rounds)
+	}
 }

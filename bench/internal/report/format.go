@@ -236,6 +236,14 @@ func claimValue(c result.Claim) string {
 	return text
 }
 
+// claimInterval writes a claim's confidence interval, "" when it has none.
+func claimInterval(c result.Claim) string {
+	if c.High == 0 {
+		return ""
+	}
+	return claimFigure(c.Low, c.Unit) + "-" + claimFigure(c.High, c.Unit)
+}
+
 // tally counts the claims by their state.
 func tally(claims []result.Claim) string {
 	n := make(map[string]int)

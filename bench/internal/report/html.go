@@ -47,7 +47,7 @@ type page struct {
 	Notes      []string
 }
 
-type claimRow struct{ What, Value, Bound, State string }
+type claimRow struct{ What, Value, Interval, Bound, State string }
 
 // A section is a group of scenarios.
 type section struct {
@@ -119,7 +119,7 @@ func newPage(r *result.Report) (*page, error) {
 		Notes:      r.Notes,
 	}
 	for _, c := range r.Claims {
-		p.Claims = append(p.Claims, claimRow{c.What, claimValue(c), claimFigure(c.Bound, c.Unit), claimState(c)})
+		p.Claims = append(p.Claims, claimRow{c.What, claimValue(c), claimInterval(c), claimFigure(c.Bound, c.Unit), claimState(c)})
 	}
 	colors := colorsOfCalls(r)
 	for _, g := range groupsOf(r) {

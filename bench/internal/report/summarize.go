@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -150,6 +151,31 @@ func sumUp(vs []float64) result.Stat {
 		median = (vs[n/2-1] + vs[n/2]) / 2
 	}
 	return result.Stat{Median: median, Min: vs[0], Max: vs[n-1], N: n}
+}
+
+// interval returns the 95 % confidence interval of a median: two of the values,
+// whose ranks follow from how many of n fall below the true median, which is
+// binomial, whatever the values' own distribution. With fewer than six values
+// there is none: 0 and 0.
+func interval(vs []float64) (low, high float64) {
+	vs = slices.Sorted(slices.Values(vs))
+	n, rank := len(vs), 0
+	for sum := sides(n, 0); sum <= 0.025; sum += sides(n, rank) {
+		rank++
+	}
+	if rank == 0 {
+		return 0, 0
+	}
+	return vs[rank-1], vs[n-rank]
+}
+
+// sides is the chance that k of n coins show a given side.
+func sides(n, k int) float64 {
+	log := func(k int) float64 { // of k factorial
+		v, _ := math.Lgamma(float64(k) + 1)
+		return v
+	}
+	return math.Exp(log(n) - log(k) - log(n-k) - float64(n)*math.Ln2)
 }
 
 // merge returns one histogram of all usable samples, nil when none has any.

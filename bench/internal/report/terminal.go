@@ -17,7 +17,8 @@ const legend = `CPU is the server process's, user and system, for one request (c
 the least and the greatest. /stepio and /C are medians of ratios within a round: to stepio and to the C epoll server.
 p50, p99 and p99.9 are medians of the rounds' percentiles of latency, in µs. syscalls are calls a request, counted by
 strace in a window of their own, without those that the Go runtime makes by the clock. "beats stepio" says in how many
-rounds a contender took less CPU than stepio; it is empty where the median of the ratios is not below 1.00.`
+rounds a contender took less CPU than stepio; it is empty where the median of the ratios is not below 1.00. "95 %" is
+the confidence interval of a median of ratios.`
 
 // Terminal writes the report as text: a table for each scenario, the parked
 // tasks, the claims and the notes, at most 120 columns wide.
@@ -46,12 +47,12 @@ func Terminal(w io.Writer, r *result.Report) error {
 	}
 	if len(r.Claims) > 0 {
 		fmt.Fprintf(&b, "\nWhat the library promises: %s\n", tally(r.Claims))
-		t := newGrid("claim", "value", "at most", "")
+		t := newGrid("claim", "value", "95 %", "at most", "")
 		for _, c := range r.Claims {
 			if !c.Known {
 				continue // a run of a few scenarios would have little else
 			}
-			t.row(c.What, claimValue(c), claimFigure(c.Bound, c.Unit), strings.ToUpper(claimState(c)))
+			t.row(c.What, claimValue(c), claimInterval(c), claimFigure(c.Bound, c.Unit), strings.ToUpper(claimState(c)))
 		}
 		t.write(&b)
 	}

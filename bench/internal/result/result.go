@@ -155,6 +155,10 @@ type Claim struct {
 	What  string  `json:"what"`  // "echo 64 B, 100 connections: server CPU to the C limit"
 	Bound float64 `json:"bound"` // at most
 	Value float64 `json:"value"`
+	// Low and High are the 95 % confidence interval of a Value that is a median of
+	// rounds; 0 of any other, and with fewer than six rounds.
+	Low   float64 `json:"low,omitempty"`
+	High  float64 `json:"high,omitempty"`
 	Unit  string  `json:"unit"` // "" for a ratio
 	Met   bool    `json:"met"`
 	Known bool    `json:"known"` // false when the run had no figure for it

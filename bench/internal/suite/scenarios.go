@@ -153,7 +153,7 @@ func tcpEcho(id string, group result.Group, conns, size, depth int) Scenario {
 		s.Title = fmt.Sprintf("TCP echo %s, one connection", bytes)
 	}
 	if depth > 1 {
-		s.Title += fmt.Sprintf(", %d messages under way on each", depth)
+		s.Title += fmt.Sprintf(", %d under way on each", depth)
 	}
 	return s
 }

@@ -73,7 +73,14 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 		s.readStopped()
 		return 0, ErrWouldBlock
 	}
-	n, errno := l.sys.read(int(c.fd), p)
+	// The call itself, and not by way of sys: as in UDPConn.ReadFrom.
+	errno := syscall.EINTR
+	if l.sys.sim == nil {
+		n, errno = rawRead(int(c.fd), p)
+	}
+	if errno == syscall.EINTR {
+		n, errno = l.sys.read(int(c.fd), p)
+	}
 	switch {
 	case errno == unix.EAGAIN:
 		l.sched.Refund()
@@ -143,7 +150,13 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
-	n, errno := l.sys.write(int(c.fd), p)
+	errno := syscall.EINTR // interrupted, or not made: as in Read
+	if l.sys.sim == nil {
+		n, errno = rawWrite(int(c.fd), p)
+	}
+	if errno == syscall.EINTR {
+		n, errno = l.sys.write(int(c.fd), p)
+	}
 	if errno != 0 && errno != unix.EAGAIN {
 		return 0, c.failed("write", errno)
 	}

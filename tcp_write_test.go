@@ -218,15 +218,20 @@ func TestWriteAll(t *testing.T) {
 }
 
 func TestWriteAllThatFails(t *testing.T) {
-	t.Run("when it starts", func(t *testing.T) {
-		w := newTestLoop(t)
-		c, _ := w.pair()
-		require.NoError(t, c.Close())
-		var out WriteAll
-		out.Start(c, []byte("x"))
-		assert.ErrorIs(t, out.Err(), net.ErrClosed)
-		assert.Zero(t, out.Pending())
-	})
+	for name, p := range map[string][]byte{"when it starts": []byte("x"), "when it starts, with nothing to send": nil} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t)
+			c, _ := w.pair()
+			require.NoError(t, c.Close())
+			var out WriteAll
+			out.Start(c, p)
+			assert.ErrorIs(t, out.Err(), net.ErrClosed)
+			assert.Zero(t, out.Pending())
+			out.StartShared(c, p)
+			assert.ErrorIs(t, out.Err(), net.ErrClosed)
+			assert.Zero(t, out.Pending())
+		})
+	}
 	t.Run("when its connection is closed under it", func(t *testing.T) {
 		w := newTestLoop(t)
 		c, _ := w.pair()

@@ -29,7 +29,9 @@ type WriteAll struct {
 // Start begins to send p on conn. p is the caller's again when Start returns.
 // It panics while an earlier message is not sent: see Pending. Loop only.
 func (w *WriteAll) Start(conn *TCPConn, p []byte) {
-	if n := w.begin(conn, p); n < len(p) {
+	w.begin(conn)
+	n, err := conn.Write(p)
+	if err != nil && w.goesOn(err) {
 		w.rest = conn.loop.spares.take(len(p) - n)
 		w.rest.data = append(w.rest.data, p[n:]...)
 		w.rest.fresh = true
@@ -39,25 +41,30 @@ func (w *WriteAll) Start(conn *TCPConn, p []byte) {
 // StartShared is Start without the copy: p must not change until the frame is
 // done. For a message that many connections get, or that lives for ever.
 func (w *WriteAll) StartShared(conn *TCPConn, p []byte) {
-	if n := w.begin(conn, p); n < len(p) {
+	w.begin(conn)
+	n, err := conn.Write(p)
+	if err != nil && w.goesOn(err) {
 		w.rest = conn.loop.spares.borrow(p[n:])
 		w.rest.fresh = true
 	}
 }
 
-// begin sends what the socket takes at once, and says how much need not be
-// kept: all of it after an error.
-func (w *WriteAll) begin(conn *TCPConn, p []byte) (n int) {
+// begin makes w ready for a message.
+func (w *WriteAll) begin(conn *TCPConn) {
 	if w.rest != nil {
 		panic("stepio: WriteAll.Start: the last message is not sent yet")
 	}
 	w.conn, w.err = conn, nil
-	n, err := conn.Write(p)
-	if err != nil && err != ErrWouldBlock {
-		w.err = err
-		return len(p)
+}
+
+// goesOn keeps the error of a write that was short, and reports whether the rest
+// of the message is still to be sent.
+func (w *WriteAll) goesOn(err error) bool {
+	if err == ErrWouldBlock {
+		return true
 	}
-	return n
+	w.err = err
+	return false
 }
 
 // Step runs until all is sent, or sending has failed.

@@ -203,7 +203,9 @@ func (s *Scheduler) Turn() (steps int) {
 }
 
 // runBatch steps the tasks of the batch until one panics. The recovery is one
-// deferred call a batch, not one a step.
+// deferred call a batch, not one a step. A step is called from here, and not by
+// way of step: whoever has called something that enters the kernel is returned to
+// as from a stranger, by a return that the processor predicts wrong (docs/internals.md).
 func (s *Scheduler) runBatch() (steps int) {
 	defer s.recovered()
 	for t := s.batch.pop(); t != nil; t = s.batch.pop() {
@@ -212,30 +214,41 @@ func (s *Scheduler) runBatch() (steps int) {
 			s.stepAttended(t)
 			continue
 		}
-		s.step(t)
+		s.begin(t)
+		s.settle(t, t.frame.Step(t))
 	}
 	return steps
 }
 
+// step is a step from beginning to end.
 func (s *Scheduler) step(t *Task) {
+	s.begin(t)
+	s.settle(t, t.frame.Step(t))
+}
+
+// begin makes t the task that runs.
+func (s *Scheduler) begin(t *Task) {
 	t.flags &^= flagAgain
 	t.phase = phaseRunning
 	t.steps++
 	s.current = t
 	s.ops, s.bytes, s.overdrawn = s.maxOps, s.maxBytes, false
-	a := t.frame.Step(t)
-	t.ready = 0
-	t.flags &^= flagWoken
-	if a.kind() == kindDescriptor && t.flags&(flagDoomed|flagAgain) == 0 && !s.overdrawn {
-		s.wait(t, a) // as settle would
-	} else {
-		s.settle(t, a)
-	}
-	s.current = nil
 }
 
 // settle puts a task that was stepped where its answer says.
 func (s *Scheduler) settle(t *Task, a Await) {
+	t.ready = 0
+	t.flags &^= flagWoken
+	if a.kind() == kindDescriptor && t.flags&(flagDoomed|flagAgain) == 0 && !s.overdrawn {
+		s.wait(t, a) // as place would
+	} else {
+		s.place(t, a)
+	}
+	s.current = nil
+}
+
+// place is settle for all answers but a wait that nothing speaks against.
+func (s *Scheduler) place(t *Task, a Await) {
 	switch {
 	case t.flags&flagDoomed != 0:
 		s.finish(t, ErrDestroyed, endDestroyed)
@@ -263,7 +276,7 @@ func (s *Scheduler) settle(t *Task, a Await) {
 		t.phase = phaseParked
 		s.bound(t, a)
 	default: // a wait for a descriptor that nothing speaks against does not come here
-		panic(fmt.Sprintf("stepio: Scheduler.settle: answer of kind %d", a.kind()))
+		panic(fmt.Sprintf("stepio: Scheduler.place: answer of kind %d", a.kind()))
 	}
 }
 

@@ -10,8 +10,11 @@ import (
 // are as in package net, so that errors.Is does.
 var (
 	// ErrWouldBlock says that nothing happened yet, or not all of it: return
-	// what the operation's doc names, such as c.Readable(), and try again.
-	ErrWouldBlock = errors.New("stepio: would block")
+	// what the operation's doc names, such as c.Readable(), and try again. It is an
+	// error like the others, but the variable is no interface: so err == ErrWouldBlock
+	// is a comparison of two words, without a call, and while err is nil one with a
+	// constant. A variable for any error is declared as one: var err error = ErrWouldBlock.
+	ErrWouldBlock = &sentinel{"stepio: would block"}
 
 	// ErrTriggerMode is the WaitErr of a task that waits on a descriptor in one
 	// trigger mode while another task waits on it in the other.
@@ -37,6 +40,13 @@ var (
 	// into: its beginning is there, the rest is lost.
 	ErrTruncated = errors.New("stepio: datagram truncated")
 )
+
+// sentinel is the type of an error that is compared with at every operation, when
+// the caches have just forgotten whatever the comparison would have to look at.
+type sentinel struct{ text string }
+
+// Error implements error.
+func (s *sentinel) Error() string { return s.text }
 
 // netError wraps err as package net does.
 func netError(op, network string, err error, near, far netip.AddrPort) error {

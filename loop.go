@@ -191,8 +191,9 @@ func (l *Loop) finish() {
 // what has become ready.
 func (l *Loop) turn() error {
 	var timeout time.Duration
-	if !l.sched.Busy() && l.mail.empty() {
-		l.yielder.yield() // what others post or wake meanwhile need not ring
+	busy := l.sched.Busy() || !l.mail.empty()
+	l.yielder.yield(busy) // what others post or wake meanwhile need not ring
+	if !busy {
 		l.mail.alert.Store(false)
 		// From here on a post or a wake rings; this is the last look.
 		timeout = l.sched.Timeout()

@@ -59,6 +59,38 @@ func TestYieldComesBeforeTheWaitWhenThereIsOneProcessor(t *testing.T) {
 	assert.Less(t, behind, jobs/4)
 }
 
+// A loop that is never without a ready task does not wait; but a worker that it has
+// called runs all the same after the step, and not when the runtime takes the
+// processor away, 10 ms later or more.
+func TestYieldComesAlsoWhenTheLoopIsBusy(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	w := newTestLoop(t)
+	pool := NewPool(1, 16)
+	defer pool.Join()
+	defer pool.Stop()
+	waitsForWork(t, pool)
+	const jobs = 100
+	submitted, ran, late := 0, atomic.Int64{}, make(map[int]bool)
+	w.spawn(func(task *sm.Task) sm.Await {
+		if int(ran.Load()) < submitted {
+			late[submitted] = true
+			return sm.Yield
+		}
+		if submitted == jobs {
+			w.Stop()
+			return sm.Done
+		}
+		assert.NoError(t, pool.TrySubmit(func() { ran.Add(1) }))
+		submitted++
+		return sm.Yield
+	})
+	w.run()
+	assert.NoError(t, w.joined())
+	// Each is done by the next step, but for one in 61, before which the Go scheduler
+	// runs the loop once more.
+	assert.Less(t, len(late), jobs/4)
+}
+
 func TestYieldKnowsWhoHasAProcessor(t *testing.T) {
 	for _, c := range []struct {
 		processors, loops int
@@ -83,36 +115,45 @@ func TestYieldIsForThoseWhoNeedIt(t *testing.T) {
 		name              string
 		processors, loops int
 		since             time.Duration // the last one
-		called            uint32        // workers, since the last wait
+		called            uint32        // workers, since the last look at the poller
+		busy              bool
 		want              bool
 	}{
-		{"with one processor, before each wait", 1, 1, 0, 0, true},
-		{"with one to spare, not before the time has come", 2, 1, yieldEvery - 1, 0, false},
-		{"with one to spare, when the time has come", 2, 1, yieldEvery, 0, true},
-		{"with one to spare, not for a worker", 2, 1, 0, 1, false},
-		{"with a loop on each, not before the time has come", 2, 2, yieldEvery - 1, 0, false},
-		{"with a loop on each, for a worker", 2, 2, 0, 1, true},
+		{"with one processor, before each wait", 1, 1, 0, 0, false, true},
+		{"with one to spare, not before the time has come", 2, 1, yieldEvery - 1, 0, false, false},
+		{"with one to spare, when the time has come", 2, 1, yieldEvery, 0, false, true},
+		{"with one to spare, not for a worker", 2, 1, 0, 1, false, false},
+		{"with a loop on each, not before the time has come", 2, 2, yieldEvery - 1, 0, false, false},
+		{"with a loop on each, for a worker", 2, 2, 0, 1, false, true},
+		{"busy, with one processor, not before the time has come", 1, 1, yieldEvery - 1, 0, true, false},
+		{"busy, when the time has come", 1, 1, yieldEvery, 0, true, true},
+		{"busy, for a worker", 1, 1, 0, 1, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			y := yielder{last: now - c.since, handed: handed.Load() - c.called}
 			y.look(c.processors, c.loops)
-			assert.Equal(t, c.want, y.wanted(now))
+			assert.Equal(t, c.want, y.wanted(now, c.busy))
 			if c.since < yieldEvery { // else it has looked at the real ones
-				assert.Equal(t, y.alone, y.wanted(now), "once")
+				assert.Equal(t, y.alone && !c.busy, y.wanted(now, c.busy), "once")
 			}
 		})
 	}
+}
+
+// waitsForWork returns when the one worker of pool waits.
+func waitsForWork(t *testing.T, pool *Pool) {
+	require.Eventually(t, func() bool {
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return pool.idle == 1
+	}, patience, time.Millisecond)
 }
 
 func TestYieldFollowsAPoolThatWasGivenWork(t *testing.T) {
 	pool := NewPool(1, 16)
 	defer pool.Join()
 	defer pool.Stop()
-	require.Eventually(t, func() bool {
-		pool.mu.Lock()
-		defer pool.mu.Unlock()
-		return pool.idle == 1
-	}, patience, time.Millisecond)
+	waitsForWork(t, pool)
 	before := handed.Load()
 	require.NoError(t, pool.TrySubmit(func() {}))
 	assert.Equal(t, before+1, handed.Load())

@@ -103,3 +103,41 @@ func TestWhateverEndsAConnectionIsNoEndOfInput(t *testing.T) {
 		assert.ErrorIs(t, err, c.read, "after %v", c.told)
 	}
 }
+
+// The end of input, or what the connection has failed with, is told to one task; to
+// another that waits for an edge after that no event comes any more, and it was
+// never resumed (seed 46217).
+func TestLoopEdgeOfAnEndIsThereForTheNextWaiter(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(*peer)
+		want error
+	}{
+		{"the end of input", (*peer).closeWrite, io.EOF},
+		{"a reset", (*peer).reset, syscall.ECONNRESET},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newTestLoop(t)
+			conn, p := w.pair()
+			read := func() (*sm.Task, *error) {
+				told, waited := new(error), false
+				return w.Spawn(&fake{step: func(task *sm.Task) sm.Await {
+					if !waited {
+						waited = true
+						return conn.ReadableET()
+					}
+					_, *told = conn.Read(task.Scratch())
+					return sm.Done
+				}}), told
+			}
+			first, told := read()
+			w.turns(1)
+			c.end(p)
+			w.ended(first)
+			require.ErrorIs(t, *told, c.want)
+			second, told := read()
+			w.ended(second)
+			require.Error(t, *told)
+		})
+	}
+}

@@ -11,8 +11,9 @@ import (
 // sys is the seam between this library and the kernel: every syscall on a
 // socket is one of its methods, and a poller comes from newPoller, whole. A test
 // can put a simulated kernel under the real code; without one, a call costs one
-// predicted branch more. Two go past it: Adopt, whose socket is package net's, and
-// the first try of UDPConn.ReadFrom and WriteTo when there is no simulated kernel.
+// predicted branch more. Two go past it: Adopt, whose socket is package net's, and,
+// when there is no simulated kernel, the first try of what moves data: Read and
+// Write of a TCPConn, ReadFrom and WriteTo of a UDPConn.
 //
 // The methods retry EINTR, and report errno 0 for success. A caller's buffer
 // never crosses the simulation's interface, or it would escape to the heap at

@@ -87,8 +87,10 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 		s.readBlocked()
 		return 0, ErrWouldBlock
 	case errno != 0:
+		s.readStopped() // it can be told again, to whoever waits for an edge next
 		return 0, c.failed("read", errno)
 	case n == 0:
+		s.readStopped() // likewise
 		return 0, c.end()
 	case n < len(p):
 		s.readShort()

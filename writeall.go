@@ -57,8 +57,8 @@ func (w *WriteAll) begin(conn *TCPConn) {
 	w.conn, w.err = conn, nil
 }
 
-// goesOn keeps the error of a write that was short, and reports whether the rest
-// of the message is still to be sent.
+// goesOn reports whether the rest of a message is still to be sent, after a write
+// that has not taken all. If not, it keeps the error.
 func (w *WriteAll) goesOn(err error) bool {
 	if err == ErrWouldBlock {
 		return true

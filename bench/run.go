@@ -182,7 +182,7 @@ func (s *settings) bench(ctx context.Context) (err error) {
 	r.Command = strings.Join(append([]string{"bench"}, s.args...), " ")
 	// Not under ctx: an interrupted run tells its commit as well.
 	r.Commit = measure.Commit(context.WithoutCancel(ctx), filepath.Dir(dir))
-	if total := time.Duration(s.rounds) * s.window; total < usual.window*time.Duration(usual.rounds)/2 {
+	if total := time.Duration(s.rounds) * s.window; total <= usual.window*time.Duration(usual.rounds)/2 {
 		s.note("%v of each contender in each scenario is too short to judge by: what is met and missed here says little", total)
 	}
 	if busy := busyAtStart(r.Machine.Load); busy > mostBusy {

@@ -203,9 +203,9 @@ func (s *Scheduler) Turn() (steps int) {
 }
 
 // runBatch steps the tasks of the batch until one panics. The recovery is one
-// deferred call a batch, not one a step. A step is called from here, and not by
-// way of step: whoever has called something that enters the kernel is returned to
-// as from a stranger, by a return that the processor predicts wrong (docs/internals.md).
+// deferred call a batch, not one a step. The step is called from here, and not by
+// way of step: each function less between the loop and the kernel is one less that
+// the caches have forgotten when the kernel returns (docs/internals.md).
 func (s *Scheduler) runBatch() (steps int) {
 	defer s.recovered()
 	for t := s.batch.pop(); t != nil; t = s.batch.pop() {
@@ -220,7 +220,7 @@ func (s *Scheduler) runBatch() (steps int) {
 	return steps
 }
 
-// step is a step from beginning to end.
+// step is a step from beginning to end, for stepAttended.
 func (s *Scheduler) step(t *Task) {
 	s.begin(t)
 	s.settle(t, t.frame.Step(t))
@@ -240,7 +240,7 @@ func (s *Scheduler) settle(t *Task, a Await) {
 	t.ready = 0
 	t.flags &^= flagWoken
 	if a.kind() == kindDescriptor && t.flags&(flagDoomed|flagAgain) == 0 && !s.overdrawn {
-		s.wait(t, a) // as place would
+		s.wait(t, a) // the usual answer: place has the others
 	} else {
 		s.place(t, a)
 	}

@@ -34,7 +34,7 @@ func Claims(r *result.Report) []result.Claim {
 	c.cpu("UDP 64 B in batches", "udp-64B", stepioBatch, limitBatch, 1.15)
 	c.cpu("UDP 64 B", "udp-64B", stepio, limit, 1.05)
 	c.cpu("HTTP keep-alive", "http-hello", stepio, netHTTP, 0.65)
-	c.cpu("a hop through the pool and back, 100 connections", "echo-64B-100", stepioPool, stepio, 1.6)
+	c.cpu("a hop through the pool and back", "echo-64B-100", stepioPool, stepio, 1.6)
 	c.parked()
 	for _, id := range c.echoes() {
 		row, base := c.row(id, stepio), c.row(id, limit)

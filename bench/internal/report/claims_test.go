@@ -138,7 +138,7 @@ func TestClaimsOfEachScenario(t *testing.T) {
 		{"udp-64B", "server CPU of stepio batch to C mmsg", "stepio batch", "C mmsg", 115, 3, 4},
 		{"udp-64B", "UDP 64 B: server CPU to C epoll", "stepio", "C epoll", 105, 3, 4},
 		{"http-hello", "server CPU to net/http", "stepio", "net/http", 65, 3, 4},
-		{"echo-64B-100", "pool and back, 100 connections", "stepio pool", "stepio", 160, 3, 4},
+		{"echo-64B-100", "pool and back", "stepio pool", "stepio", 160, 3, 4},
 		{"echo-64KiB", "echo-64KiB: p99 latency", "stepio", "C epoll", 115, 3, 4},
 		{"pipeline-4", "pipeline-4: p99 latency", "stepio", "C epoll", 115, 3, 4},
 	} {

@@ -43,7 +43,7 @@ func TestTerminalKeepsToItsWidth(t *testing.T) {
 	for line := range strings.Lines(b.String()) {
 		assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 120, line)
 	}
-	assert.Contains(t, b.String(), "stepio edge    FAILED after 5 windows: a long story over two lines and on")
+	assert.Contains(t, b.String(), "stepio edge    FAILED after 6 windows: a long story over two lines and on")
 }
 
 // The writer of a report may go away: its error is the answer.

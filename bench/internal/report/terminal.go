@@ -18,7 +18,7 @@ the least and the greatest. /stepio and /C are medians of ratios within a round:
 p50, p99 and p99.9 are medians of the rounds' percentiles of latency, in µs. syscalls are calls a request, counted by
 strace in a window of their own, without those that the Go runtime makes by the clock. "beats stepio" says in how many
 rounds a contender took less CPU than stepio; it is empty where the median of the ratios is not below 1.00. "95 %" is
-the confidence interval of a median of ratios.`
+the confidence interval of a median of ratios, where there are six or more.`
 
 // Terminal writes the report as text: a table for each scenario, the parked
 // tasks, the claims and the notes, at most 120 columns wide.

@@ -7,7 +7,9 @@ package stepio
 //
 // Reading, writing and datagrams have the seam's branch in their operation, so that a
 // call which succeeds does not go through it: their figure is what that branch and a
-// call of a function cost together, and so more than they pay. The calls are the cheapest that a kernel has for them (a socket with nothing to
+// call of a function cost together, and so more than they pay.
+//
+// The calls are the cheapest that a kernel has for them (a socket with nothing to
 // read, a poller with nothing to report), so that the seam's part in them is as
 // large as it can be. A call that moves data takes several times as long.
 

@@ -137,7 +137,7 @@ func TestLoopEdgeOfAnEndIsThereForTheNextWaiter(t *testing.T) {
 			require.ErrorIs(t, *told, c.want)
 			second, told := read()
 			w.ended(second)
-			require.Error(t, *told)
+			require.ErrorIs(t, *told, c.want)
 		})
 	}
 }

@@ -24,9 +24,10 @@ import (
 //     would else run only when the monitor takes the processor away.
 //   - With no more processors than loops, after a pool was given work: its worker
 //     may have no processor but this. What computes for long then keeps it until the
-//     monitor takes it away, some 10 ms later, also from a loop that is busy. Otherwise not before each wait: where a processor is
-//     idle, a yield wakes a thread to look for work. A loop whose events come
-//     further apart than those few milliseconds pays that at each of its waits.
+//     monitor takes it away, some 10 ms later, also from a loop that is busy.
+//     Otherwise not before each wait: where a processor is idle, a yield wakes a
+//     thread to look for work. A loop whose events come further apart than those few
+//     milliseconds pays that at each of its waits.
 //
 // A yield that finds nothing to do costs 0.2 µs. docs/internals.md has the
 // figures.

@@ -29,11 +29,8 @@ func (sa *sockaddr) put(addr netip.AddrPort) (length uint32, errno syscall.Errno
 	ip := addr.Addr()
 	switch {
 	case ip.Is4():
-		sa.setFamily(unix.AF_INET, unix.SizeofSockaddrInet4)
-		as4 := ip.As4()
-		copy(sa[4:8], as4[:])
 		clear(sa[8:16])
-		length = unix.SizeofSockaddrInet4
+		return sa.put4(addr), 0
 	case ip.Is6():
 		scope, errno := scopeOf(ip)
 		if errno != 0 {
@@ -50,6 +47,14 @@ func (sa *sockaddr) put(addr netip.AddrPort) (length uint32, errno syscall.Errno
 	}
 	binary.BigEndian.PutUint16(sa[2:4], addr.Port())
 	return length, 0
+}
+
+// put4 is put of an IPv4 address. The zeros of a sockaddr_in are the caller's.
+func (sa *sockaddr) put4(addr netip.AddrPort) (length uint32) {
+	sa.setFamily(unix.AF_INET, unix.SizeofSockaddrInet4)
+	binary.BigEndian.PutUint16(sa[2:4], addr.Port())
+	*(*[4]byte)(sa[4:8]) = addr.Addr().As4()
+	return unix.SizeofSockaddrInet4
 }
 
 // addrPort is the address that sa is the raw form of. Errno is EAFNOSUPPORT for

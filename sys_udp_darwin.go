@@ -29,8 +29,11 @@ func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
 	return n, 0
 }
 
-// senderV4 is what of sender can be inlined: nothing.
-func (*rawName) senderV4() (addr netip.AddrPort) { return addr }
+// is4 reports whether the sender is an IPv4 address, v4.
+func (from *rawName) is4() bool { return from.sender().Addr().Is4() }
+
+// v4 is sender where is4 says yes.
+func (from *rawName) v4() netip.AddrPort { return from.sender() }
 
 // sender is not valid when the kernel has not told it.
 func (from *rawName) sender() netip.AddrPort { return fromSockaddr(from.sa) }
@@ -47,6 +50,11 @@ func rawSend(fd int, p []byte, to *rawName) syscall.Errno {
 // rawSendToPeer sends one datagram from a connected socket.
 func rawSendToPeer(fd int, p []byte) syscall.Errno {
 	return errnoOf(unix.Sendto(fd, p, 0, nil))
+}
+
+// set4 makes it the name of addr, an IPv4 address.
+func (to *rawName) set4(addr netip.AddrPort) {
+	to.sa = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 }
 
 // set makes it the name of addr.

@@ -33,14 +33,11 @@ func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
 	return n, errno
 }
 
-// senderV4 is the sender when that is an IPv4 address, and else not valid: what of
-// sender can be inlined.
-func (from *rawName) senderV4() (addr netip.AddrPort) {
-	if from.sa.family() == unix.AF_INET {
-		addr = from.sa.v4()
-	}
-	return addr
-}
+// is4 reports whether the sender is an IPv4 address, v4.
+func (from *rawName) is4() bool { return from.sa.family() == unix.AF_INET }
+
+// v4 is sender where is4 says yes: what of it can be inlined.
+func (from *rawName) v4() netip.AddrPort { return from.sa.v4() }
 
 // sender is not valid when the kernel has not told it.
 func (from *rawName) sender() netip.AddrPort { return from.sa.sender(from.length) }
@@ -61,6 +58,9 @@ func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	return errno
 }
+
+// set4 makes the zero rawName that of addr, an IPv4 address.
+func (to *rawName) set4(addr netip.AddrPort) { to.length = to.sa.put4(addr) }
 
 // set makes it the name of addr.
 func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {

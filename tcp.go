@@ -73,11 +73,24 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 		s.readStopped()
 		return 0, ErrWouldBlock
 	}
-	// The call itself, and not by way of sys: as in UDPConn.ReadFrom.
-	errno := syscall.EINTR
-	if l.sys.sim == nil {
-		n, errno = rawRead(int(c.fd), p)
+	if l.sys.sim != nil {
+		return c.received(s, p, 0, syscall.EINTR)
 	}
+	// The call itself, and what it nearly always brings: as in UDPConn.ReadFrom.
+	n, errno := rawRead(int(c.fd), p)
+	if errno == 0 && 0 < n && n < len(p) {
+		s.readShort()
+		l.sched.Spend(n)
+		return n, nil
+	}
+	return c.received(s, p, n, errno)
+}
+
+// received is the answer of Read to a call that brought n bytes or an errno. EINTR
+// stands for a call that was interrupted, or not made, as there is a simulated
+// kernel: it is made anew.
+func (c *TCPConn) received(s *slot, p []byte, n int, errno syscall.Errno) (int, error) {
+	l := c.loop
 	if errno == syscall.EINTR {
 		n, errno = l.sys.read(int(c.fd), p)
 	}
@@ -152,10 +165,21 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
-	errno := syscall.EINTR // interrupted, or not made: as in Read
-	if l.sys.sim == nil {
-		n, errno = rawWrite(int(c.fd), p)
+	if l.sys.sim != nil {
+		return c.sent(p, 0, syscall.EINTR)
 	}
+	n, errno := rawWrite(int(c.fd), p)
+	if n < len(p) {
+		return c.sent(p, n, errno)
+	}
+	l.sched.Spend(n)
+	return n, nil
+}
+
+// sent is the answer of Write to a call that sent n bytes, or to an errno. EINTR: as in
+// received.
+func (c *TCPConn) sent(p []byte, n int, errno syscall.Errno) (int, error) {
+	l := c.loop
 	if errno == syscall.EINTR {
 		n, errno = l.sys.write(int(c.fd), p)
 	}

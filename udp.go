@@ -165,30 +165,39 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 	if err != nil {
 		return 0, netip.AddrPort{}, err
 	}
-	// The call itself, and not by way of sys: one return less on the way back from
-	// the kernel, which the processor predicts wrong (docs/internals.md). EINTR
-	// stands for a call that was interrupted, or not made, as there is a simulated
-	// kernel: that is for sys.
-	var truncated bool
-	errno, name := syscall.EINTR, roomForName()
-	if l.sys.sim == nil {
-		n, errno = rawReceive(int(c.fd), p, &name)
+	if l.sys.sim != nil {
+		return c.received(s, p, 0, netip.AddrPort{}, syscall.EINTR)
 	}
-	switch errno {
-	case 0:
-		n, truncated = min(n, len(p)), n > len(p)
+	// The call itself, and not by way of sys: one return less on the way back from
+	// the kernel, which the processor predicts wrong (docs/internals.md). What it
+	// nearly always brings is answered here, and so without what else there is to
+	// load and to fetch.
+	name := roomForName()
+	n, errno := rawReceive(int(c.fd), p, &name)
+	if errno == 0 && n <= len(p) && name.is4() {
 		sawWrite(p[:n])
-		if from = name.senderV4(); !from.IsValid() {
-			from = name.sender()
-		}
-	case syscall.EINTR:
-		n, from, truncated, errno = l.sys.receiveFrom(int(c.fd), p)
+		s.readStopped()
+		l.sched.Spend(n)
+		return n, name.v4(), nil
+	}
+	return c.received(s, p, n, name.sender(), errno)
+}
+
+// received is the answer of ReadFrom to a call that brought n bytes, of which p has
+// those that it had room for, or an errno. EINTR stands for a call that was
+// interrupted, or not made, as there is a simulated kernel: it is made anew.
+func (c *UDPConn) received(s *slot, p []byte, n int, from netip.AddrPort, errno syscall.Errno) (int, netip.AddrPort, error) {
+	truncated := n > len(p)
+	if errno == syscall.EINTR {
+		n, from, truncated, errno = c.loop.sys.receiveFrom(int(c.fd), p)
 	}
 	if errno != 0 {
 		return 0, netip.AddrPort{}, c.readFailed(s, "recvfrom", errno)
 	}
+	n = min(n, len(p))
+	sawWrite(p[:n])
 	s.readStopped()
-	l.sched.Spend(n)
+	c.loop.sched.Spend(n)
 	if !from.IsValid() {
 		from = c.peer
 	}
@@ -259,21 +268,36 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
+	if c.family != unix.AF_INET || !to.Addr().Is4() || l.sys.sim != nil || !l.sched.Admit() {
+		return c.writeTo(p, to)
+	}
+	// What nearly always is the case is done here: as in ReadFrom.
+	var name rawName
+	name.set4(to)
+	if errno := rawSend(int(c.fd), p, &name); errno != 0 {
+		return c.sent(p, to, errno)
+	}
+	l.sched.Spend(len(p))
+	return len(p), nil
+}
+
+// writeTo is WriteTo where there is more to it than an IPv4 address.
+func (c *UDPConn) writeTo(p []byte, to netip.AddrPort) (n int, err error) {
+	l := c.loop
 	switch {
 	case c.peer.IsValid():
 		if unmapped(to) != c.peer {
 			return 0, c.writeFailed(to, net.ErrWriteToConnected)
 		}
 		to = netip.AddrPort{} // the kernel knows
-	case c.family == unix.AF_INET && to.Addr().Is4(): // as the socket takes it
 	case to.IsValid():
-		to = mapped(int(c.family), unmapped(to))
+		to = mapped(int(c.family), unmapped(to)) // as the socket takes it
 	}
 	if !l.sched.Admit() {
 		c.slot().writeStopped() // another task may go on, and the room makes no second edge
 		return 0, ErrWouldBlock
 	}
-	errno := syscall.EINTR // interrupted, or not made: as in ReadFrom
+	errno := syscall.EINTR
 	switch {
 	case l.sys.sim != nil:
 	case !to.IsValid():
@@ -284,6 +308,12 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 			errno = rawSend(int(c.fd), p, &name)
 		}
 	}
+	return c.sent(p, to, errno)
+}
+
+// sent is the answer of WriteTo to a call. EINTR: as in received.
+func (c *UDPConn) sent(p []byte, to netip.AddrPort, errno syscall.Errno) (n int, err error) {
+	l := c.loop
 	if errno == syscall.EINTR {
 		errno = l.sys.sendTo(int(c.fd), p, to)
 	}

@@ -3,6 +3,7 @@
 package stepio
 
 import (
+	"os"
 	"runtime"
 	"slices"
 	"syscall"
@@ -456,6 +457,117 @@ func TestBudgetIsNotSpentOnWhatWouldBlock(t *testing.T) {
 				assert.False(t, w.sched.Admit())
 				return sm.Done
 			})
+			w.ended(f.task)
+		})
+	}
+}
+
+// Every operation draws on the budget of bytes, on the kernel, where what an operation
+// nearly always brings is answered without sys, and on a simulated one.
+func TestBudgetOfBytesIsDrawnByEachOperation(t *testing.T) {
+	const size, once, all = 100, 10, 35 // bytes an operation, operations a step, and in all
+	kernels := []struct {
+		name string
+		loop func(*testing.T) *world
+	}{
+		{"kernel", func(t *testing.T) *world { return newTestLoop(t, WithBudget(0, once*size)) }},
+		{"simulated", func(t *testing.T) *world { return newFaultyLoop(t, WithBudget(0, once*size)) }},
+	}
+	for _, kernel := range kernels {
+		for name, start := range map[string]func(w *world) (try func() (int, error), wait func() sm.Await){
+			"Read": func(w *world) (func() (int, error), func() sm.Await) {
+				conn, peer := w.pair()
+				peer.send(make([]byte, all*size))
+				return func() (int, error) { return conn.Read(make([]byte, size)) }, conn.Readable
+			},
+			"Write": func(w *world) (func() (int, error), func() sm.Await) {
+				conn, _ := w.pair()
+				return func() (int, error) { return conn.Write(make([]byte, size)) }, conn.Writable
+			},
+			"ReadFrom": func(w *world) (func() (int, error), func() sm.Await) {
+				server, client := udpListen(w, udpAny4, ListenUDPOptions{}), udpListen(w, udpAny4, ListenUDPOptions{})
+				for range all {
+					n, err := client.WriteTo(make([]byte, size), server.LocalAddr())
+					require.NoError(w.t, err)
+					require.Equal(w.t, size, n)
+				}
+				return func() (int, error) {
+					n, _, err := server.ReadFrom(make([]byte, size+1))
+					return n, err
+				}, server.Readable
+			},
+			"WriteTo": func(w *world) (func() (int, error), func() sm.Await) {
+				server, client := udpListen(w, udpAny4, ListenUDPOptions{}), udpListen(w, udpAny4, ListenUDPOptions{})
+				return func() (int, error) { return client.WriteTo(make([]byte, size), server.LocalAddr()) }, client.Writable
+			},
+			"WriteTo on an IPv6 socket": func(w *world) (func() (int, error), func() sm.Await) {
+				server, client := udpListen(w, udpAny6, ListenUDPOptions{}), udpListen(w, udpAny6, ListenUDPOptions{})
+				return func() (int, error) { return client.WriteTo(make([]byte, size), server.LocalAddr()) }, client.Writable
+			},
+		} {
+			t.Run(kernel.name+"/"+name, func(t *testing.T) {
+				w := kernel.loop(t)
+				try, wait := start(w)
+				done, most := 0, 0
+				f := w.spawn(func(*sm.Task) sm.Await {
+					for step := 0; done < all; step++ {
+						most = max(most, step)
+						n, err := try()
+						if err == ErrWouldBlock {
+							return wait()
+						}
+						require.NoError(t, err)
+						require.LessOrEqual(t, n, size)
+						done++
+					}
+					return sm.Done
+				})
+				w.ended(f.task)
+				assert.LessOrEqual(t, most, once)
+			})
+		}
+	}
+}
+
+// Who goes on after an error of a passed deadline, as after one of a single datagram,
+// does not keep the loop to itself.
+func TestBudgetIsDrawnByOperationsAfterTheDeadline(t *testing.T) {
+	for name, start := range map[string]func(*TCPConn, *UDPConn) (set func(time.Time) error, try func() error, wait func() sm.Await){
+		"Read": func(c *TCPConn, _ *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
+			return c.SetReadDeadline, func() error { _, err := c.Read(make([]byte, 1)); return err }, c.Readable
+		},
+		"Write": func(c *TCPConn, _ *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
+			return c.SetWriteDeadline, func() error { _, err := c.Write([]byte("x")); return err }, c.Writable
+		},
+		"ReadFrom": func(_ *TCPConn, c *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
+			return c.SetReadDeadline, func() error { _, _, err := c.ReadFrom(make([]byte, 1)); return err }, c.Readable
+		},
+		"WriteTo": func(_ *TCPConn, c *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
+			return c.SetWriteDeadline, func() error { _, err := c.WriteTo(nil, c.LocalAddr()); return err }, c.Writable
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t, WithBudget(8, 0))
+			conn, _ := w.pair()
+			set, try, wait := start(conn, udpListen(w, udpAny4, ListenUDPOptions{}))
+			require.NoError(t, set(w.Now().Add(-time.Second)))
+			stop := false
+			f := w.spawn(func(*sm.Task) sm.Await {
+				for tries := 0; !stop; tries++ {
+					require.LessOrEqual(t, tries, 8)
+					err := try()
+					if err == ErrWouldBlock {
+						return wait()
+					}
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				}
+				return sm.Done
+			})
+			other := w.spawn(func(*sm.Task) sm.Await { return sm.Yield })
+			w.turns(10)
+			assert.GreaterOrEqual(t, f.steps, 10)
+			assert.GreaterOrEqual(t, other.steps, 10)
+			stop = true
 			w.ended(f.task)
 		})
 	}

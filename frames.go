@@ -131,7 +131,8 @@ func (c *Copy) end(err error) sm.Await {
 	return sm.Done
 }
 
-// Pending is how many bytes were read from src that dst has not taken.
+// Pending is how many bytes were read from src that dst has not taken; 0 once
+// writing has failed.
 func (c *Copy) Pending() int { return c.out.Pending() }
 
 // Result is how many bytes were read from src and what ended it: nil is the end
@@ -149,7 +150,8 @@ func (c *Copy) Close() error { return c.out.Close() }
 // has passed, and closes. So what was written reaches the peer even when it has
 // sent what nobody read: an early close would turn that into a reset, which
 // takes the output along (RFC 1122, 4.2.2.13). Its deadline takes the place of
-// the connection's own, which may be what has ended it.
+// the connection's own, which may be what has ended it. After CloseRead it cannot see
+// whether the peer has finished, and closes at once: that may be such an early close.
 type Linger struct {
 	conn  *TCPConn
 	until time.Time

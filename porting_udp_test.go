@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func (u *udpEcho) Step(t *sm.Task) sm.Await {
 			if err == stepio.ErrWouldBlock {
 				return u.sock.Readable()
 			}
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 				return sm.Done
 			}
 			if err != nil {
@@ -91,7 +92,7 @@ func (u *udpEchoBatches) Step(*sm.Task) sm.Await {
 		switch {
 		case err == stepio.ErrWouldBlock:
 			return u.sock.ReadableET() // only now
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
 			return sm.Done
 		case err != nil:
 			continue // of one datagram

@@ -246,6 +246,7 @@ func (l *Loop) claim(fd int, foreign bool) {
 	if s.flags&slotRegistered != 0 || !s.waiters.Empty() {
 		_ = l.release(fd, net.ErrClosed, true)
 	}
+	s.flags, s.edges = 0, 0
 	if foreign {
 		s.flags |= slotForeign
 	}

@@ -555,3 +555,19 @@ func TestTrapEdgeWithoutAWaiter(t *testing.T) {
 	assert.Equal(t, "ab", string(got))
 	assert.Equal(t, registrations, w.faults.registrations(), "and it cost no syscall")
 }
+
+// A descriptor that was closed without the loop being told leaves nothing to the next
+// one of its number, also when it was in the poller no more.
+func TestClaimForgetsWhatTheLastDescriptorWas(t *testing.T) {
+	w := newTestLoop(t)
+	conn, _ := w.pair()
+	s := w.slots.get(conn.FD())
+	fresh := s.flags
+	require.Zero(t, fresh&slotRegistered)
+	s.flags |= slotRestless | slotEdge | slotTaken | slotDrained
+	s.edges = sm.Read
+	w.claim(conn.FD(), false)
+	assert.Zero(t, s.flags)
+	assert.Zero(t, s.edges)
+	s.flags = fresh
+}

@@ -57,6 +57,9 @@ func (to *rawName) set4(addr netip.AddrPort) {
 	to.sa = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 }
 
+// isSet reports whether it is the name of an address.
+func (to *rawName) isSet() bool { return to.sa != nil }
+
 // set makes it the name of addr.
 func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
 	to.sa, errno = toSockaddr(addr)

@@ -62,6 +62,9 @@ func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
 // set4 makes the zero rawName that of addr, an IPv4 address.
 func (to *rawName) set4(addr netip.AddrPort) { to.length = to.sa.put4(addr) }
 
+// isSet reports whether it is the name of an address.
+func (to *rawName) isSet() bool { return to.length != 0 }
+
 // set makes it the name of addr.
 func (to *rawName) set(addr netip.AddrPort) (errno syscall.Errno) {
 	to.length, errno = to.sa.put(addr)

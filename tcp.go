@@ -78,12 +78,21 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	}
 	// The call itself, and what it nearly always brings: as in UDPConn.ReadFrom.
 	n, errno := rawRead(int(c.fd), p)
-	if errno == 0 && 0 < n && n < len(p) {
-		s.readShort()
-		l.sched.Spend(n)
+	if errno == 0 && n > 0 {
+		c.took(s, n, len(p))
 		return n, nil
 	}
 	return c.received(s, p, n, errno)
+}
+
+// took notes that a read has taken n bytes into a buffer with room for so many.
+func (c *TCPConn) took(s *slot, n, room int) {
+	if n < room {
+		s.readShort()
+	} else {
+		s.readFull()
+	}
+	c.loop.sched.Spend(n)
 }
 
 // received is the answer of Read to a call that brought n bytes or an errno. EINTR
@@ -105,12 +114,8 @@ func (c *TCPConn) received(s *slot, p []byte, n int, errno syscall.Errno) (int, 
 	case n == 0:
 		s.readStopped() // likewise
 		return 0, c.end()
-	case n < len(p):
-		s.readShort()
-	default:
-		s.readFull()
 	}
-	l.sched.Spend(n)
+	c.took(s, n, len(p))
 	return n, nil
 }
 
@@ -224,8 +229,10 @@ func (c *TCPConn) end() error {
 // written. Reading goes on.
 func (c *TCPConn) CloseWrite() error { return c.shutdown("CloseWrite", unix.SHUT_WR) }
 
-// CloseRead ends the input: Read answers io.EOF from now on, or what the
-// connection has failed with. On Linux the peer is not told.
+// CloseRead ends the input: Read answers io.EOF, or what the connection has failed
+// with, once what had arrived is read. On Linux the peer is not told, and what it
+// still sends is taken and may be read (tcp_shutdown, net/ipv4/tcp.c, does nothing for
+// the input). Linger takes this end for the peer's: see there.
 func (c *TCPConn) CloseRead() error { return c.shutdown("CloseRead", unix.SHUT_RD) }
 
 func (c *TCPConn) shutdown(method string, how int) error {

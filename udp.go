@@ -174,11 +174,13 @@ func (c *UDPConn) ReadFrom(p []byte) (n int, from netip.AddrPort, err error) {
 	// load and to fetch.
 	name := roomForName()
 	n, errno := rawReceive(int(c.fd), p, &name)
-	if errno == 0 && n <= len(p) && name.is4() {
+	if errno == 0 && n <= len(p) {
 		sawWrite(p[:n])
-		s.readStopped()
-		l.sched.Spend(n)
-		return n, name.v4(), nil
+		c.took(s, n)
+		if name.is4() {
+			return n, name.v4(), nil
+		}
+		return n, c.senderOr(name.sender()), nil
 	}
 	return c.received(s, p, n, name.sender(), errno)
 }
@@ -196,15 +198,25 @@ func (c *UDPConn) received(s *slot, p []byte, n int, from netip.AddrPort, errno 
 	}
 	n = min(n, len(p))
 	sawWrite(p[:n])
-	s.readStopped()
-	c.loop.sched.Spend(n)
-	if !from.IsValid() {
-		from = c.peer
-	}
+	c.took(s, n)
 	if truncated {
-		return n, from, ErrTruncated
+		return n, c.senderOr(from), ErrTruncated
 	}
-	return n, from, nil
+	return n, c.senderOr(from), nil
+}
+
+// took notes that a read has taken a datagram of n bytes.
+func (c *UDPConn) took(s *slot, n int) {
+	s.readStopped() // there may be more
+	c.loop.sched.Spend(n)
+}
+
+// senderOr is from, or the peer where the kernel has not told.
+func (c *UDPConn) senderOr(from netip.AddrPort) netip.AddrPort {
+	if !from.IsValid() {
+		return c.peer
+	}
+	return from
 }
 
 // Read is ReadFrom for a connected socket, without the sender. Loop only.
@@ -253,7 +265,7 @@ func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
 // takes no more, or the step's budget is used up: return c.Writable() and try
 // again; 0 and a *net.OpError that is os.ErrDeadlineExceeded after the write
 // deadline, net.ErrClosed after Close, net.ErrWriteToConnected when the socket
-// has another peer, or what the kernel says: syscall.EMSGSIZE when p is too
+// is connected and to is not its RemoteAddr, or what the kernel says: syscall.EMSGSIZE when p is too
 // long, syscall.EINVAL for port 0, syscall.EDESTADDRREQ when to is not valid,
 // and so on. Such an error is the datagram's alone, and writing goes on after it. A connected socket may also answer with
 // what became of an earlier one, such as syscall.ECONNREFUSED; p is not sent
@@ -268,47 +280,49 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	if c.family != unix.AF_INET || !to.Addr().Is4() || l.sys.sim != nil || !l.sched.Admit() {
-		return c.writeTo(p, to)
-	}
-	// What nearly always is the case is done here: as in ReadFrom.
 	var name rawName
-	name.set4(to)
-	if errno := rawSend(int(c.fd), p, &name); errno != 0 {
+	if c.family == unix.AF_INET && to.Addr().Is4() {
+		name.set4(to)
+	} else {
+		var err error
+		if to, err = c.address(&name, to); err != nil {
+			return 0, err
+		}
+	}
+	if !l.sched.Admit() {
+		c.slot().writeStopped() // another task may go on, and the room makes no second edge
+		return 0, ErrWouldBlock
+	}
+	if l.sys.sim != nil {
+		return c.sent(p, to, syscall.EINTR)
+	}
+	var errno syscall.Errno // of the call itself: as in ReadFrom
+	if name.isSet() {
+		errno = rawSend(int(c.fd), p, &name)
+	} else {
+		errno = rawSendToPeer(int(c.fd), p)
+	}
+	if errno != 0 {
 		return c.sent(p, to, errno)
 	}
 	l.sched.Spend(len(p))
 	return len(p), nil
 }
 
-// writeTo is WriteTo where there is more to it than an IPv4 address.
-func (c *UDPConn) writeTo(p []byte, to netip.AddrPort) (n int, err error) {
-	l := c.loop
-	switch {
-	case c.peer.IsValid():
-		if unmapped(to) != c.peer {
-			return 0, c.writeFailed(to, net.ErrWriteToConnected)
-		}
-		to = netip.AddrPort{} // the kernel knows
-	case to.IsValid():
-		to = mapped(int(c.family), unmapped(to)) // as the socket takes it
+// address makes name that of to, and returns to as the socket takes it. For the peer of a
+// connected socket name is not set, and what is returned not valid.
+func (c *UDPConn) address(name *rawName, to netip.AddrPort) (netip.AddrPort, error) {
+	if c.peer.IsValid() && unmapped(to) != c.peer {
+		return to, c.writeFailed(to, net.ErrWriteToConnected)
 	}
-	if !l.sched.Admit() {
-		c.slot().writeStopped() // another task may go on, and the room makes no second edge
-		return 0, ErrWouldBlock
+	if c.peer.IsValid() || !to.IsValid() { // the kernel knows, or says that it does not
+		return netip.AddrPort{}, nil
 	}
-	errno := syscall.EINTR
-	switch {
-	case l.sys.sim != nil:
-	case !to.IsValid():
-		errno = rawSendToPeer(int(c.fd), p)
-	default:
-		var name rawName
-		if errno = name.set(to); errno == 0 {
-			errno = rawSend(int(c.fd), p, &name)
-		}
+	to = mapped(int(c.family), unmapped(to))
+	if errno := name.set(to); errno != 0 {
+		return to, c.writeFailed(to, os.NewSyscallError("sendto", errno))
 	}
-	return c.sent(p, to, errno)
+	return to, nil
 }
 
 // sent is the answer of WriteTo to a call. EINTR: as in received.

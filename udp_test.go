@@ -501,13 +501,17 @@ func udpWriteMixed(t *testing.T, random *rand.Rand, server, client *UDPConn) {
 		require.ErrorAs(t, ds[i].Err, &op)
 	}
 	in := NewBatch(len(ds)+1, 32)
-	n, err = server.ReadFromET(in)
-	if len(texts) == 0 {
-		require.Equal(t, ErrWouldBlock, err)
-		return
+	var got []string
+	for len(got) < len(texts) {
+		// Now and then, on a machine that is busy, the last ones are still on their way.
+		pollFD(server.FD(), unix.POLLIN, patience)
+		n, err = server.ReadFromET(in)
+		require.NoError(t, err)
+		got = append(got, udpTexts(in[:n])...)
 	}
-	require.NoError(t, err)
-	require.Equal(t, texts, udpTexts(in[:n]), "all of the good ones, in order")
+	require.Equal(t, texts, got, "all of the good ones, in order")
+	_, err = server.ReadFromET(in)
+	require.Equal(t, ErrWouldBlock, err, "and no other")
 }
 
 func TestUDPConnWriteBatchOfConnected(t *testing.T) {
@@ -1341,4 +1345,24 @@ func udpAsk(t *testing.T, id int, port uint16) {
 			return
 		}
 	}
+}
+
+// A datagram that was read may have others behind it, of which no second edge tells.
+func TestUDPConnReadFromLeavesTheEdgeToTheNextWait(t *testing.T) {
+	w := newTestLoop(t)
+	server, client := udpPair(w)
+	first := w.spawn(func(task *sm.Task) sm.Await {
+		if task.Ready() == 0 {
+			return server.ReadableET()
+		}
+		_, _, err := server.ReadFrom(task.Scratch())
+		require.NoError(t, err)
+		return sm.Done
+	})
+	w.turns(1)
+	udpSend(t, client, "one", "two")
+	w.ended(first.task)
+	o := &once{await: server.ReadableET()}
+	w.ended(w.Spawn(o))
+	assert.Equal(t, sm.Read, o.ready)
 }

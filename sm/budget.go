@@ -14,7 +14,8 @@ import "math"
 // Admit begins an operation of the current step and reports whether the step's
 // budget allows it. When it does not, the operation would block, and the task
 // is queued whatever its step returns, behind the other ready ones and those that
-// become so before the next turn. Outside a step there is no budget.
+// become so before the next turn. Outside a step there is no budget; the Close of a
+// frame that ends in a step has what the step left of its own.
 func (s *Scheduler) Admit() bool {
 	if s.ops <= 0 || s.bytes <= 0 {
 		s.overdrawn = true

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/stepio-go/stepio"
 	"github.com/stepio-go/stepio/examples/internal/cli"
@@ -109,7 +110,7 @@ func (e *echo) Close() error { return e.conn.Close() }
 // fatal is err when no reading goes on after it. Any other error is of a
 // datagram that was sent earlier, and that one's alone.
 func fatal(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/stepio-go/stepio"
 	"github.com/stepio-go/stepio/examples/internal/cli"
@@ -84,7 +85,7 @@ func (r *reader) Step(t *sm.Task) sm.Await {
 				}
 				return r.conn.ReadableET()
 			}
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 				r.err = err
 				return sm.Done
 			}

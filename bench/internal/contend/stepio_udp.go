@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/stepio-go/stepio"
 	"github.com/stepio-go/stepio/sm"
@@ -40,7 +41,7 @@ func serveUDP(l *stepio.Loop, handle func(*stepio.UDPConn) sm.Frame) (netip.Addr
 // fatal is err when no reading goes on after it. Any other error is of a
 // datagram that was sent earlier, and that one's alone.
 func fatal(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return nil

@@ -30,14 +30,15 @@ import (
 // because a machine's speed changes for seconds at a time: a ratio within a round
 // is then of like and like.
 var (
-	usual = length{rounds: 4, tight: 7, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}
+	usual = length{rounds: 4, tight: 6, life: 4, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}
 	quick = length{rounds: 2, tight: 2, window: 80 * time.Millisecond, parked: 100000, traced: 1000, few: true}
-	full  = length{rounds: 12, tight: 40, window: 300 * time.Millisecond, parked: 1000000, traced: math.MaxInt}
+	full  = length{rounds: 12, tight: 40, life: 8, window: 300 * time.Millisecond, parked: 1000000, traced: math.MaxInt}
 )
 
 type length struct {
 	rounds int
 	tight  int // rounds where promises are tight
+	life   int // rounds after which all servers are started anew; 0: never
 	window time.Duration
 	parked int
 	traced int  // connections up to which syscalls are counted: strace makes more take long
@@ -230,6 +231,7 @@ func (s *settings) config(ctx context.Context, tmp string) (*suite.Config, error
 	cfg := &suite.Config{
 		Rounds:      s.rounds,
 		RoundsTight: s.tight,
+		Life:        s.life,
 		Window:      s.window,
 		ServerCores: servers,
 		ClientCores: clients,

@@ -39,7 +39,7 @@ var madeUpJSON = sync.OnceValues(func() ([]byte, error) {
 			CPU: "Imaginary EPYC 9R14", CPUs: 2, MemoryBytes: 8 << 30, Kernel: "6.18.0", OS: "Debian GNU/Linux 13",
 			Go: "go1.26.8 linux/amd64", CC: "gcc 14.2.0", Virtual: "kvm", ClockSource: "tsc", Congestion: "cubic", Load: "0.08 0.12 0.10 1/201 4711",
 		},
-		Settings: result.Settings{Window: 250 * time.Millisecond, Rounds: 6, RoundsTight: 6, ServerCores: []int{0}, ClientCores: []int{1}},
+		Settings: result.Settings{Window: 250 * time.Millisecond, Rounds: 6, RoundsTight: 6, Life: 3, ServerCores: []int{0}, ClientCores: []int{1}},
 		Contend: []result.Contender{
 			{Name: "stepio", About: "This library, level-triggered."},
 			{Name: "C epoll", About: "A hand-tuned server in C.", Limit: true},

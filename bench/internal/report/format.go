@@ -312,8 +312,8 @@ func machine(r *result.Report) []field {
 		{"system", fmt.Sprintf("%s, Linux %s, clock source %s, congestion control %s, load at the start %s",
 			m.OS, m.Kernel, m.ClockSource, m.Congestion, m.Load)},
 		{"compilers", fmt.Sprintf("%s; %s", m.Go, m.CC)},
-		{"settings", fmt.Sprintf("%s of %v for each contender, servers on CPU %s, client on CPU %s",
-			windows(r.Settings), r.Settings.Window, cores(r.Settings.ServerCores), cores(r.Settings.ClientCores))},
+		{"settings", fmt.Sprintf("%s of %v for each contender%s, servers on CPU %s, client on CPU %s",
+			windows(r.Settings), r.Settings.Window, anew(r.Settings), cores(r.Settings.ServerCores), cores(r.Settings.ClientCores))},
 		{"run", fmt.Sprintf("%s, commit %s, started %s, took %v", r.Command, r.Commit,
 			r.Started.Format("2006-01-02 15:04 MST"), r.Took.Round(time.Second))},
 	}
@@ -326,6 +326,14 @@ func windows(s result.Settings) string {
 		text += fmt.Sprintf(" (%d where promises are tight)", s.RoundsTight)
 	}
 	return text
+}
+
+// anew says when servers are started anew; nothing when they live as long as there are rounds.
+func anew(s result.Settings) string {
+	if s.Life == 0 || s.Life >= max(s.Rounds, s.RoundsTight) {
+		return ""
+	}
+	return fmt.Sprintf(", all started anew after %s at most", plural(s.Life, "window"))
 }
 
 func cores(list []int) string {

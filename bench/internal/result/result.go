@@ -39,6 +39,7 @@ type Settings struct {
 	Window      time.Duration `json:"window"` // nanoseconds
 	Rounds      int           `json:"rounds"`
 	RoundsTight int           `json:"rounds_tight"` // of the scenarios whose promises are tight
+	Life        int           `json:"life"`         // rounds that a server lives at most; 0: all of them
 	ServerCores []int         `json:"server_cores"`
 	ClientCores []int         `json:"client_cores"`
 }

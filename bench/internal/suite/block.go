@@ -34,7 +34,9 @@ func (r *runner) cost(block []Scenario) time.Duration {
 		s := &block[i]
 		each := r.costOpen(s) + r.costTrace(s)
 		if s.Points == nil {
-			each += time.Duration(r.cfg.rounds(s)) * r.costWindow(s)
+			rounds := r.cfg.rounds(s)
+			each += time.Duration(rounds) * r.costWindow(s)
+			each += time.Duration(len(lives(rounds, r.cfg.Life))-1) * r.costOpen(s)
 		}
 		sum += time.Duration(len(r.members(s))) * each
 	}
@@ -120,35 +122,64 @@ func (r *runner) enter(block []Scenario) *field {
 	return f
 }
 
-// measure runs a block of scenarios: all servers up, a window each to warm up,
-// the rounds, a window each under strace, all down. The error is the context's.
-func (r *runner) measure(ctx context.Context, block []Scenario) ([]result.Scenario, error) {
-	f := r.enter(block)
-	err := r.rounds(ctx, f)
-	for _, sessions := range f.sessions {
-		for _, s := range sessions {
-			s.finish(ctx, s.close(ctx))
-		}
+// lives cuts the rounds into lives of nearly the same length, of at most life
+// rounds each; with 0 there is one. A life is where one begins and the next does.
+func lives(rounds, life int) [][2]int {
+	if life <= 0 {
+		life = rounds
 	}
-	return f.out, err
+	n := (rounds + life - 1) / life
+	out := make([][2]int, n)
+	for i := range out {
+		out[i] = [2]int{rounds * i / n, rounds * (i + 1) / n}
+	}
+	return out
 }
 
-func (r *runner) rounds(ctx context.Context, f *field) error {
-	for _, sessions := range f.sessions {
-		for _, s := range sessions {
-			r.step(s.scenario.ID+": starting "+s.member.Name, 0)
-			err := s.start(ctx, r.cfg)
-			if err == nil {
-				_, err = s.run(ctx, warming(s.scenario.window(r.cfg.Window)))
+// measure runs a block of scenarios, a life of all servers after the other: what a
+// process happens to get, above all where its memory and that of its sockets lies,
+// is in all its windows, and no number of them tells of it. In the last life there is
+// a window each under strace. The error is the context's.
+func (r *runner) measure(ctx context.Context, block []Scenario) ([]result.Scenario, error) {
+	f := r.enter(block)
+	all := lives(f.rounds, r.cfg.Life)
+	for i, life := range all {
+		err := r.live(ctx, f, i, life)
+		if err == nil && i == len(all)-1 {
+			err = r.traceAll(ctx, f)
+		}
+		for _, sessions := range f.sessions {
+			for _, s := range sessions {
+				s.finish(ctx, s.close(ctx))
 			}
-			s.finish(ctx, err)
+		}
+		if err != nil {
+			return f.out, err
+		}
+	}
+	return f.out, nil
+}
+
+// live starts the servers that have not failed, gives each a window to warm up, and
+// runs the rounds of that life.
+func (r *runner) live(ctx context.Context, f *field, number int, life [2]int) error {
+	for _, i := range order(f.names, number) { // who comes first finds another memory than who comes last
+		for _, s := range f.sessions[i] {
+			if s.row.Failure == "" {
+				r.step(s.scenario.ID+": starting "+s.member.Name, 0)
+				err := s.start(ctx, r.cfg)
+				if err == nil {
+					_, err = s.run(ctx, warming(s.scenario.window(r.cfg.Window)))
+				}
+				s.finish(ctx, err)
+			}
 			r.done += r.costOpen(s.scenario)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 		}
 	}
-	for round := range f.rounds {
+	for round := life[0]; round < life[1]; round++ {
 		for _, i := range order(f.names, round) {
 			sessions := slices.Clone(f.sessions[i])
 			if round%2 == 1 {
@@ -167,6 +198,11 @@ func (r *runner) rounds(ctx context.Context, f *field) error {
 			}
 		}
 	}
+	return nil
+}
+
+// traceAll counts the syscalls of all that are open, where they are counted.
+func (r *runner) traceAll(ctx context.Context, f *field) error {
 	for _, sessions := range f.sessions {
 		for _, s := range sessions {
 			if s.open && r.traces(s.scenario) {

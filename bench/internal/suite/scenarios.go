@@ -67,7 +67,7 @@ func Scenarios() []Scenario {
 	}
 	for _, rate := range []int{1000, 8000} {
 		s := tcpEcho(fmt.Sprintf("paced-%d", rate), result.GroupPaced, 100, 64, 1)
-		s.Kind, s.Pace, s.Stretch = load.Paced, time.Second/time.Duration(rate), 3
+		s.Kind, s.Pace, s.Stretch = load.Paced, time.Second/time.Duration(rate), 2
 		s.Title = fmt.Sprintf("TCP echo 64 B, %d messages a second on 100 connections in turn", rate)
 		add(s)
 	}

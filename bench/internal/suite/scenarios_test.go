@@ -73,6 +73,26 @@ func TestWindowsStretch(t *testing.T) {
 	require.Equal(t, 3*time.Second, s.window(time.Second))
 }
 
+func TestLivesAreNearlyOfOneLength(t *testing.T) {
+	require.Equal(t, [][2]int{{0, 4}}, lives(4, 0))
+	require.Equal(t, [][2]int{{0, 4}}, lives(4, 4))
+	require.Equal(t, [][2]int{{0, 3}, {3, 7}}, lives(7, 4))
+	require.Equal(t, [][2]int{{0, 6}, {6, 12}}, lives(12, 8))
+	require.Equal(t, [][2]int{{0, 8}, {8, 16}, {16, 24}, {24, 32}, {32, 40}}, lives(40, 8))
+	for rounds := 1; rounds <= 20; rounds++ {
+		for life := 1; life <= 21; life++ {
+			next := 0
+			for _, l := range lives(rounds, life) {
+				require.Equal(t, next, l[0])
+				require.Greater(t, l[1], l[0])
+				require.LessOrEqual(t, l[1]-l[0], life)
+				next = l[1]
+			}
+			require.Equal(t, rounds, next)
+		}
+	}
+}
+
 func TestTightScenariosHaveMoreRounds(t *testing.T) {
 	cfg := &Config{Rounds: 4, RoundsTight: 7}
 	var tight []string

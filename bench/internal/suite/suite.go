@@ -22,7 +22,10 @@ type Config struct {
 	// Rounds is how many windows each contender has in a scenario, and RoundsTight
 	// how many in one that is Tight.
 	Rounds, RoundsTight int
-	Window              time.Duration
+	// Life is how many rounds a server and its client live, at most; then all are
+	// started anew. With 0 they live for all rounds.
+	Life   int
+	Window time.Duration
 	// The CPUs of each server and of each client.
 	ServerCores, ClientCores []int
 	// The syscalls of each contender are counted under strace in the scenarios of
@@ -68,6 +71,7 @@ func Run(ctx context.Context, cfg *Config) (*result.Report, error) {
 			Window:      cfg.Window,
 			Rounds:      cfg.Rounds,
 			RoundsTight: cfg.RoundsTight,
+			Life:        cfg.Life,
 			ServerCores: cfg.ServerCores,
 			ClientCores: cfg.ClientCores,
 		},

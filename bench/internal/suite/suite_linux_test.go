@@ -244,6 +244,41 @@ func TestRunThatIsInterruptedEndsItsChildren(t *testing.T) {
 	}
 }
 
+func TestRunStartsEverybodyAnewAfterALife(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(pidDir, dir)
+	cfg := config(t, []contend.Contender{fake("stepio", "right"), fake("C epoll", "right"), fake("silent", "silent")}, small("echo"))
+	cfg.Rounds, cfg.Life = 5, 2
+	if measure.CanTrace(t.Context()) == nil {
+		cfg.TraceConns = 100
+	}
+	var starts []string
+	cfg.Progress = func(what string, done, total time.Duration) {
+		require.LessOrEqual(t, done, total)
+		if name, ok := strings.CutPrefix(what, "echo: starting "); ok {
+			starts = append(starts, name)
+		}
+	}
+	r, err := Run(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Equal(t, cfg.Life, r.Settings.Life)
+	for _, row := range r.Scenarios[0].Rows[:2] {
+		require.Empty(t, row.Failure, row.Contender)
+		require.Len(t, row.Samples, 5, "one row for all lives")
+		for round, s := range row.Samples {
+			requireWhole(t, s, round)
+		}
+		require.Equal(t, cfg.TraceConns > 0, row.Syscalls != nil, "the last life is traced")
+	}
+	require.Contains(t, r.Scenarios[0].Rows[2].Failure, "does not listen")
+	require.Equal(t, []string{"stepio", "C epoll", "silent"}, starts[:3])
+	require.ElementsMatch(t, []string{"stepio", "C epoll", "stepio", "C epoll"}, starts[3:], "who has failed is not started again")
+	require.Equal(t, "C epoll", starts[3], "it is not always the same who comes first")
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 3*2*2+1, "a server and a client in each life, and the one that is silent")
+}
+
 func TestRunTakesMoreWindowsOfATightScenario(t *testing.T) {
 	loose, tight := small("loose"), small("tight")
 	tight.Tight = true

@@ -3,7 +3,8 @@
 package stepio
 
 import (
-	"os"
+	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"syscall"
@@ -462,9 +463,9 @@ func TestBudgetIsNotSpentOnWhatWouldBlock(t *testing.T) {
 	}
 }
 
-// Every operation draws on the budget of bytes, on the kernel, where what an operation
+// A read or a write of either sort draws on the budget of bytes, on the kernel, where what an operation
 // nearly always brings is answered without sys, and on a simulated one.
-func TestBudgetOfBytesIsDrawnByEachOperation(t *testing.T) {
+func TestBudgetOfBytesIsDrawnByReadsAndWrites(t *testing.T) {
 	const size, once, all = 100, 10, 35 // bytes an operation, operations a step, and in all
 	kernels := []struct {
 		name string
@@ -500,6 +501,10 @@ func TestBudgetOfBytesIsDrawnByEachOperation(t *testing.T) {
 				server, client := udpListen(w, udpAny4, ListenUDPOptions{}), udpListen(w, udpAny4, ListenUDPOptions{})
 				return func() (int, error) { return client.WriteTo(make([]byte, size), server.LocalAddr()) }, client.Writable
 			},
+			"Write of a connected socket": func(w *world) (func() (int, error), func() sm.Await) {
+				_, client := udpPair(w)
+				return func() (int, error) { return client.Write(make([]byte, size)) }, client.Writable
+			},
 			"WriteTo on an IPv6 socket": func(w *world) (func() (int, error), func() sm.Await) {
 				server, client := udpListen(w, udpAny6, ListenUDPOptions{}), udpListen(w, udpAny6, ListenUDPOptions{})
 				return func() (int, error) { return client.WriteTo(make([]byte, size), server.LocalAddr()) }, client.Writable
@@ -529,46 +534,33 @@ func TestBudgetOfBytesIsDrawnByEachOperation(t *testing.T) {
 	}
 }
 
-// Who goes on after an error of a passed deadline, as after one of a single datagram,
-// does not keep the loop to itself.
-func TestBudgetIsDrawnByOperationsAfterTheDeadline(t *testing.T) {
-	for name, start := range map[string]func(*TCPConn, *UDPConn) (set func(time.Time) error, try func() error, wait func() sm.Await){
-		"Read": func(c *TCPConn, _ *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
-			return c.SetReadDeadline, func() error { _, err := c.Read(make([]byte, 1)); return err }, c.Readable
-		},
-		"Write": func(c *TCPConn, _ *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
-			return c.SetWriteDeadline, func() error { _, err := c.Write([]byte("x")); return err }, c.Writable
-		},
-		"ReadFrom": func(_ *TCPConn, c *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
-			return c.SetReadDeadline, func() error { _, _, err := c.ReadFrom(make([]byte, 1)); return err }, c.Readable
-		},
-		"WriteTo": func(_ *TCPConn, c *UDPConn) (func(time.Time) error, func() error, func() sm.Await) {
-			return c.SetWriteDeadline, func() error { _, err := c.WriteTo(nil, c.LocalAddr()); return err }, c.Writable
-		},
+// An address that is refused before the kernel is asked draws on the budget as well: who
+// goes on after an error of one datagram is stopped.
+func TestBudgetIsDrawnByDatagramsThatGoNowhere(t *testing.T) {
+	w := newTestLoop(t, WithBudget(8, 0))
+	bound := udpListen(w, udpAny6, ListenUDPOptions{})
+	_, connected := udpPair(w)
+	for name, c := range map[string]struct {
+		conn *UDPConn
+		to   netip.AddrPort
+		want error
+	}{
+		"a zone that is no interface": {bound, netip.MustParseAddrPort("[fe80::1%nope]:9"), syscall.ENODEV},
+		"no address":                  {bound, netip.AddrPort{}, syscall.EDESTADDRREQ},
+		"another peer":                {connected, netip.MustParseAddrPort("127.0.0.1:9"), net.ErrWriteToConnected},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w := newTestLoop(t, WithBudget(8, 0))
-			conn, _ := w.pair()
-			set, try, wait := start(conn, udpListen(w, udpAny4, ListenUDPOptions{}))
-			require.NoError(t, set(w.Now().Add(-time.Second)))
-			stop := false
-			f := w.spawn(func(*sm.Task) sm.Await {
-				for tries := 0; !stop; tries++ {
-					require.LessOrEqual(t, tries, 8)
-					err := try()
-					if err == ErrWouldBlock {
-						return wait()
-					}
-					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		tries := 0
+		f := w.spawn(func(*sm.Task) sm.Await {
+			for ; tries <= 8; tries++ {
+				_, err := c.conn.WriteTo([]byte("x"), c.to)
+				if err == ErrWouldBlock {
+					return sm.Done
 				}
-				return sm.Done
-			})
-			other := w.spawn(func(*sm.Task) sm.Await { return sm.Yield })
-			w.turns(10)
-			assert.GreaterOrEqual(t, f.steps, 10)
-			assert.GreaterOrEqual(t, other.steps, 10)
-			stop = true
-			w.ended(f.task)
+				require.ErrorIs(t, err, c.want, name)
+			}
+			return sm.Done
 		})
+		w.ended(f.task)
+		assert.Equal(t, 8, tries, name)
 	}
 }

@@ -151,7 +151,8 @@ func (c *Copy) Close() error { return c.out.Close() }
 // sent what nobody read: an early close would turn that into a reset, which
 // takes the output along (RFC 1122, 4.2.2.13). Its deadline takes the place of
 // the connection's own, which may be what has ended it. After CloseRead it cannot see
-// whether the peer has finished, and closes at once: that may be such an early close.
+// whether the peer has finished, and closes once it has read what had come: that may be
+// such an early close.
 type Linger struct {
 	conn  *TCPConn
 	until time.Time

@@ -86,9 +86,6 @@ func (s *socket) readRefused() error {
 		return s.opError("read", errno)
 	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.read):
 		s.slot().readStopped() // the deadline may be moved, and no second edge comes
-		if !s.loop.sched.Admit() {
-			return ErrWouldBlock // who goes on after it, as after an error of one datagram, would go on for ever
-		}
 		return s.netError("read", os.ErrDeadlineExceeded)
 	}
 	return nil
@@ -101,9 +98,6 @@ func (s *socket) writeRefused() error {
 		return s.netError("write", net.ErrClosed)
 	case s.deadlines != nil && s.loop.sched.Passed(s.deadlines.write):
 		s.slot().writeStopped() // as for a read
-		if !s.loop.sched.Admit() {
-			return ErrWouldBlock
-		}
 		return s.netError("write", os.ErrDeadlineExceeded)
 	}
 	return nil

@@ -229,10 +229,11 @@ func (c *TCPConn) end() error {
 // written. Reading goes on.
 func (c *TCPConn) CloseWrite() error { return c.shutdown("CloseWrite", unix.SHUT_WR) }
 
-// CloseRead ends the input: Read answers io.EOF, or what the connection has failed
-// with, once what had arrived is read. On Linux the peer is not told, and what it
-// still sends is taken and may be read (tcp_shutdown, net/ipv4/tcp.c, does nothing for
-// the input). Linger takes this end for the peer's: see there.
+// CloseRead ends the input: with nothing left to read, Read answers io.EOF, or what
+// the connection has failed with. On Linux what had arrived is still read first, the
+// peer is not told, and what it sends later is taken and may be read (tcp_shutdown,
+// net/ipv4/tcp.c, does nothing for the input). Linger takes this end for the peer's: see
+// there.
 func (c *TCPConn) CloseRead() error { return c.shutdown("CloseRead", unix.SHUT_RD) }
 
 func (c *TCPConn) shutdown(method string, how int) error {

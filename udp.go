@@ -280,6 +280,10 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
+	if !l.sched.Admit() {
+		c.slot().writeStopped() // another task may go on, and the room makes no second edge
+		return 0, ErrWouldBlock
+	}
 	var name rawName
 	if c.family == unix.AF_INET && to.Addr().Is4() {
 		name.set4(to)
@@ -288,10 +292,6 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 		if to, err = c.address(&name, to); err != nil {
 			return 0, err
 		}
-	}
-	if !l.sched.Admit() {
-		c.slot().writeStopped() // another task may go on, and the room makes no second edge
-		return 0, ErrWouldBlock
 	}
 	if l.sys.sim != nil {
 		return c.sent(p, to, syscall.EINTR)

@@ -164,7 +164,7 @@ func (r *runner) measure(ctx context.Context, block []Scenario) ([]result.Scenar
 // runs the rounds of that life.
 func (r *runner) live(ctx context.Context, f *field, number int, life [2]int) error {
 	for _, i := range order(f.names, number) { // who comes first finds another memory than who comes last
-		for _, s := range f.sessions[i] {
+		for _, s := range inTurns(f.sessions[i], number) {
 			if s.row.Failure == "" {
 				r.step(s.scenario.ID+": starting "+s.member.Name, 0)
 				err := s.start(ctx, r.cfg)
@@ -181,11 +181,7 @@ func (r *runner) live(ctx context.Context, f *field, number int, life [2]int) er
 	}
 	for round := life[0]; round < life[1]; round++ {
 		for _, i := range order(f.names, round) {
-			sessions := slices.Clone(f.sessions[i])
-			if round%2 == 1 {
-				slices.Reverse(sessions)
-			}
-			for _, s := range sessions {
+			for _, s := range inTurns(f.sessions[i], round) {
 				window := s.scenario.window(r.cfg.Window)
 				if s.open {
 					r.step(fmt.Sprintf("%s: round %d of %d, %s", s.scenario.ID, round+1, f.rounds, s.member.Name), 0)
@@ -199,6 +195,15 @@ func (r *runner) live(ctx context.Context, f *field, number int, life [2]int) er
 		}
 	}
 	return nil
+}
+
+// inTurns is the sessions of one contender, every other time the other way round.
+func inTurns(sessions []*session, number int) []*session {
+	sessions = slices.Clone(sessions)
+	if number%2 == 1 {
+		slices.Reverse(sessions)
+	}
+	return sessions
 }
 
 // traceAll counts the syscalls of all that are open, where they are counted.

@@ -248,13 +248,12 @@ func TestRunStartsEverybodyAnewAfterALife(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(pidDir, dir)
 	cfg := config(t, []contend.Contender{fake("stepio", "right"), fake("C epoll", "right"), fake("silent", "silent")}, small("echo"))
-	cfg.Rounds, cfg.Life = 5, 2
+	cfg.Rounds, cfg.Life, cfg.Window = 5, 2, 40*time.Millisecond
 	if measure.CanTrace(t.Context()) == nil {
 		cfg.TraceConns = 100
 	}
 	var starts []string
-	cfg.Progress = func(what string, done, total time.Duration) {
-		require.LessOrEqual(t, done, total)
+	cfg.Progress = func(what string, _, _ time.Duration) {
 		if name, ok := strings.CutPrefix(what, "echo: starting "); ok {
 			starts = append(starts, name)
 		}

@@ -265,10 +265,11 @@ func (c *UDPConn) readFailed(s *slot, call string, errno syscall.Errno) error {
 // takes no more, or the step's budget is used up: return c.Writable() and try
 // again; 0 and a *net.OpError that is os.ErrDeadlineExceeded after the write
 // deadline, net.ErrClosed after Close, net.ErrWriteToConnected when the socket
-// is connected and to is not its RemoteAddr, or what the kernel says: syscall.EMSGSIZE when p is too
-// long, syscall.EINVAL for port 0, syscall.EDESTADDRREQ when to is not valid,
-// and so on. Such an error is the datagram's alone, and writing goes on after it. A connected socket may also answer with
-// what became of an earlier one, such as syscall.ECONNREFUSED; p is not sent
+// is connected and to is not its RemoteAddr, or what the kernel says:
+// syscall.EMSGSIZE when p is too long, syscall.EINVAL for port 0,
+// syscall.EDESTADDRREQ when to is not valid, and so on. Such an error is the
+// datagram's alone, and writing goes on after it. A connected socket may also answer
+// with what became of an earlier one, such as syscall.ECONNREFUSED; p is not sent
 // then.
 //
 // A nil error says that the datagram is on its way, not that it arrives. An

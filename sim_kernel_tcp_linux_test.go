@@ -122,12 +122,13 @@ var kernelStreamCases = map[string]func(k *kernelSide){
 		k.watch(near, sm.Write, true)
 		k.event(near, readyWrite)
 		sent, piece := 0, make([]byte, 1<<15)
-		full := func() bool { // what is under way may make room yet
+		full := func() bool { // what is under way may make room yet, also too little for an edge
+			before := sent
 			for {
 				n, errno := k.sys.write(near, piece)
 				if sent += n; errno != 0 {
 					require.Equal(k.t, unix.EAGAIN, errno)
-					return len(k.look(0)) == 0
+					return len(k.look(0)) == 0 && sent == before
 				}
 			}
 		}

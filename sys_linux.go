@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/rawcall"
 )
 
 // The syscalls of Linux that are not hot, and epoll's. Those that move data are
@@ -21,7 +23,7 @@ func rawSocket(family, kind int) (int, syscall.Errno) {
 // rawAccept is accept4(2), which does not block on a non-blocking socket: the
 // Go scheduler need not be told.
 func rawAccept(fd int) (int, syscall.Errno) {
-	return rawcall(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return rawcall.Call(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 }
 
 // inheritsNoDelay says whether an accepted connection has its listener's
@@ -83,7 +85,7 @@ func rawAddr(trap uintptr, fd int) (netip.AddrPort, syscall.Errno) {
 // other goroutines meanwhile: docs/internals.md has the figures.
 func epollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	if timeout == 0 {
-		return rawcall(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+		return rawcall.Call(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
 			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(timeout), 0, 0)
 	}
 	n, err := unix.EpollWait(epfd, events, timeout)

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/rawcall"
 )
 
 // The syscalls that move data, on sockets that do not block. They are raw: the
@@ -15,12 +17,12 @@ import (
 // than read and write, which pass the file layer first.
 
 func rawRead(fd int, p []byte) (int, syscall.Errno) {
-	return rawcall(unix.SYS_RECVFROM, uintptr(fd),
+	return rawcall.Call(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 }
 
 func rawWrite(fd int, p []byte) (int, syscall.Errno) {
-	return rawcall(unix.SYS_SENDTO, uintptr(fd),
+	return rawcall.Call(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 }
 

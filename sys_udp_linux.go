@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/rawcall"
 )
 
 // The syscalls of datagrams on Linux. They are raw, as those in
@@ -27,7 +29,7 @@ func roomForName() rawName { return rawName{length: uint32(len(sockaddr{}))} }
 // may be more than p had room for. The kernel may not tell the sender, as some do on a
 // connected socket. The caller tells the race detector: sawWrite.
 func rawReceive(fd int, p []byte, from *rawName) (n int, errno syscall.Errno) {
-	n, errno = rawcall(unix.SYS_RECVFROM, uintptr(fd),
+	n, errno = rawcall.Call(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_TRUNC,
 		uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&from.length)))
 	return n, errno
@@ -45,7 +47,7 @@ func (from *rawName) sender() netip.AddrPort { return from.sa.sender(from.length
 // rawSend sends one datagram to an address.
 func rawSend(fd int, p []byte, to *rawName) (errno syscall.Errno) {
 	sawRead(p)
-	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
+	_, errno = rawcall.Call(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
 		uintptr(unsafe.Pointer(to)), uintptr(to.length))
 	return errno
@@ -54,7 +56,7 @@ func rawSend(fd int, p []byte, to *rawName) (errno syscall.Errno) {
 // rawSendToPeer sends one datagram from a connected socket.
 func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
 	sawRead(p)
-	_, errno = rawcall(unix.SYS_SENDTO, uintptr(fd),
+	_, errno = rawcall.Call(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 	return errno
 }
@@ -166,7 +168,7 @@ func (b *batchBuffers) send(fd int, ds []Datagram, family int) (n int, errno sys
 func (b *batchBuffers) call(trap uintptr, fd, n int) (done int, errno syscall.Errno) {
 	for {
 		b.calls++
-		done, errno = rawcall(trap, uintptr(fd),
+		done, errno = rawcall.Call(trap, uintptr(fd),
 			uintptr(unsafe.Pointer(&b.headers[0])), uintptr(n), 0, 0, 0)
 		switch errno {
 		case 0:

@@ -179,6 +179,9 @@ func (g *group) flush(i uint32) error {
 	return g.c.arm(op, s.fd, g.class, i, mask)
 }
 
+// ready handles one event of stream i: it receives what has come and replaces each
+// answer that is whole. What it calls before a send is behind it by then, since
+// every function that the way back from the kernel leads through is a cold one.
 func (g *group) ready(i, events uint32) error {
 	if events&unix.EPOLLOUT != 0 {
 		if err := g.flush(i); err != nil {
@@ -188,78 +191,79 @@ func (g *group) ready(i, events uint32) error {
 	if events&^unix.EPOLLOUT == 0 {
 		return nil
 	}
-	n, err := g.receive(i)
-	// After a short read nothing is left, unless the end was reported too: data and
-	// FIN in one event make no second edge. (Nor does what follows urgent data, which
-	// no server here sends.)
-	for ended := events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0; ended && n > 0 && err == nil; {
-		n, err = g.receive(i)
+	for {
+		n, done, err := g.receive(i)
+		if n == 0 {
+			return err
+		}
+		if done > 0 && g.renewal != rest {
+			if g.renewal == reconnect {
+				return g.another(i)
+			}
+			if now := g.c.now; now < g.c.stop {
+				if n > 4<<10 {
+					now = g.c.clock()
+				}
+				g.expect(i, done, now)
+				if err := g.flush(i); err != nil {
+					return err
+				}
+			}
+		}
+		if events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0 {
+			continue // the end was reported too: data and FIN in one event make no second edge
+		}
+		if n < len(g.c.buf) {
+			// After a short read nothing is left. (Urgent data would be an exception, which no
+			// server here sends.)
+			return nil
+		}
+		// There may be more. The kernel looks anew, and the others have their turn first.
+		s := &g.streams[i]
+		if err := g.c.arm(unix.EPOLL_CTL_MOD, s.fd, g.class, i, s.armed); err != nil {
+			return g.fail(i, err)
+		}
+		return nil
 	}
-	if err != nil || n < len(g.c.buf) {
-		return err
-	}
-	// There may be more. The kernel looks anew, and the others have their turn first.
-	s := &g.streams[i]
-	if err := g.c.arm(unix.EPOLL_CTL_MOD, s.fd, g.class, i, s.armed); err != nil {
-		return g.fail(i, err)
-	}
-	return nil
 }
 
-// receive takes what has come on stream i, in one call, and returns how many
-// bytes: 0 when there was nothing, or the stream is another connection now, or
-// none.
-func (g *group) receive(i uint32) (int, error) {
+// receive takes what has come on stream i, in one call, and records the answers that
+// are whole. n is how many bytes came, 0 with nil when there was nothing, and done
+// how many answers.
+func (g *group) receive(i uint32) (n, done int, err error) {
 	c, s := g.c, &g.streams[i]
 	n, errno := sysRecv(s.fd, c.buf)
 	if errno == unix.EAGAIN {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if errno != 0 {
-		return 0, g.fail(i, fmt.Errorf("receive: %w", errno))
+		return 0, 0, g.fail(i, fmt.Errorf("receive: %w", errno))
 	}
 	if n == 0 {
-		return 0, g.fail(i, fmt.Errorf("closed by the server, with %d of %d answers sent", s.got, s.want))
+		return 0, 0, g.fail(i, fmt.Errorf("closed by the server, with %d of %d answers sent", s.got, s.want))
 	}
 	c.now = c.clock()
 	c.progress = c.now
-	first := s.got
-	done, err := g.proto.take(g.id(i), s, c.buf[:n])
+	first := int(s.got)
+	done, err = g.proto.take(g.id(i), s, c.buf[:n])
 	if err != nil {
-		return 0, g.fail(i, err)
-	}
-	if done == 0 {
-		return n, nil
+		return 0, 0, g.fail(i, err)
 	}
 	for k := range done {
-		if err := c.record(g.stamps[int(i)*g.depth+(int(first)+k)%g.depth]); err != nil {
-			return 0, g.fail(i, err)
+		if err := c.record(g.stamps[int(i)*g.depth+(first+k)%g.depth]); err != nil {
+			return 0, 0, g.fail(i, err)
 		}
 	}
 	c.under -= done
-	if err := g.renew(i, done, n); err != nil || g.renewal == reconnect {
-		return 0, err
-	}
-	return n, nil
+	return n, done, nil
 }
 
-// renew replaces done messages of stream i, after n bytes were received.
-func (g *group) renew(i uint32, done, n int) error {
-	c := g.c
-	ended := c.now >= c.stop
-	switch {
-	case g.renewal == resend && !ended:
-		now := c.now
-		if n > 4<<10 {
-			now = c.clock()
-		}
-		return g.send(i, done, now)
-	case g.renewal == reconnect && !ended:
+// another puts a new connection in the place of stream i, until the window ends.
+func (g *group) another(i uint32) error {
+	if g.c.now < g.c.stop {
 		return g.reconnect(i)
-	case g.renewal == reconnect:
-		return g.hangUp(i)
 	}
-	return nil
+	return g.hangUp(i)
 }
 
 func (g *group) unanswered() (k, n int) {

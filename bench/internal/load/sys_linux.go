@@ -8,32 +8,32 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/rawcall"
 )
 
-// The syscalls of a window. They are raw: the Go scheduler is not told, so it
-// neither takes the processor away nor has its monitor thread look for one that
-// it could take. That is safe because no socket blocks, and because epoll waits a
+// The syscalls of a window. They are raw, those of a message by package rawcall and
+// the others by package syscall: the Go scheduler is not told, so it neither takes
+// the processor away nor has its monitor thread look for one that it could take. That is safe because no socket blocks, and because epoll waits a
 // few milliseconds at most while no other goroutine has work.
 
 func sysRecv(fd int32, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+	return rawcall.Call(unix.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
-	return int(n), errno
 }
 
 func sysSend(fd int32, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+	return rawcall.Call(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
-	return int(n), errno
 }
 
 // sysWait is epoll_pwait without a signal mask. An interrupted wait has no events.
 func sysWait(epfd int, events []unix.EpollEvent, milliseconds int) (int, error) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+	n, errno := rawcall.Call(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(milliseconds), 0, 0)
 	switch errno {
 	case 0:
-		return int(n), nil
+		return n, nil
 	case unix.EINTR:
 		return 0, nil
 	}
@@ -118,6 +118,14 @@ func prepare(fd int32, kind int, source netip.Addr) error {
 		}
 		if errno := sysOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, unsafe.Pointer(&one), unsafe.Sizeof(one)); errno != 0 {
 			return fmt.Errorf("TCP_NODELAY: %w", errno)
+		}
+		// On loopback, what the client's end makes of an answer is done in the softirq of
+		// the server's send, and so is on the server's bill. Reno does least there, and
+		// every kernel has it; the server's end keeps what the system prescribes.
+		reno := [...]byte{'r', 'e', 'n', 'o'}
+		errno := sysOption(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, unsafe.Pointer(&reno), unsafe.Sizeof(reno))
+		if errno != 0 && errno != unix.EPERM { // where the system allows none but its own, that it is
+			return fmt.Errorf("TCP_CONGESTION: %w", errno)
 		}
 	}
 	if !source.IsValid() {

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepio-go/stepio/internal/rawcall"
 )
 
 // A vector is datagrams of one socket that are sent or received in one call:
@@ -54,12 +56,12 @@ func (v *vector) send(fd int32) error {
 		return nil
 	}
 	for at := 0; at < n; {
-		k, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
+		k, errno := rawcall.Call(unix.SYS_SENDMMSG, uintptr(fd),
 			uintptr(unsafe.Pointer(&v.heads[at])), uintptr(n-at), 0, 0, 0)
 		if errno != 0 {
 			return errno
 		}
-		at += int(k)
+		at += k
 	}
 	return nil
 }
@@ -71,9 +73,8 @@ func (v *vector) receive(fd int32) (int, syscall.Errno) {
 		v.heads[0].length = uint32(n)
 		return 1, errno
 	}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
+	return rawcall.Call(unix.SYS_RECVMMSG, uintptr(fd),
 		uintptr(unsafe.Pointer(&v.heads[0])), uintptr(len(v.heads)), unix.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
 }
 
 // datagram is one that was received.

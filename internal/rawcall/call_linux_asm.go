@@ -1,10 +1,10 @@
 //go:build linux && (amd64 || arm64)
 
-package stepio
+package rawcall
 
 import "syscall"
 
-// rawcall makes a syscall of up to six arguments whose result is a count or a
+// Call makes a syscall of up to six arguments whose result is a count or a
 // descriptor. The Go scheduler is not told, so it must not block, or for some
 // milliseconds at most: until then nobody else has the processor.
 //
@@ -15,4 +15,4 @@ import "syscall"
 // conversion to uintptr stands in the call itself (package unsafe, pattern 4).
 //
 //go:noescape
-func rawcall(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno)
+func Call(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno)

@@ -1,10 +1,10 @@
 //go:build linux && !amd64 && !arm64
 
-package stepio
+package rawcall
 
 import "syscall"
 
-// rawcall makes a syscall of up to six arguments whose result is a count or a
+// Call makes a syscall of up to six arguments whose result is a count or a
 // descriptor. The Go scheduler is not told, so it must not block, or for some
 // milliseconds at most: until then nobody else has the processor.
 //
@@ -13,7 +13,7 @@ import "syscall"
 // allocation.
 //
 //go:uintptrescapes
-func rawcall(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno) {
+func Call(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno) {
 	r, _, errno := syscall.RawSyscall6(trap, a, b, c, d, e, f)
 	if errno != 0 {
 		return 0, errno

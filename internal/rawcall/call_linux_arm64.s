@@ -1,10 +1,10 @@
 #include "textflag.h"
 
-// func rawcall(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno)
+// func Call(trap, a, b, c, d, e, f uintptr) (n int, errno syscall.Errno)
 //
 // The arguments go where syscall(2) says, and the result is in R0: from -4095
 // to -1 it is an errno.
-TEXT ·rawcall(SB), NOSPLIT, $0-72
+TEXT ·Call(SB), NOSPLIT, $0-72
 	MOVD trap+0(FP), R8
 	MOVD a+8(FP), R0
 	MOVD b+16(FP), R1

@@ -155,9 +155,7 @@ func (g *group) flush(i uint32) error {
 	for s.sent != s.want {
 		b := g.proto.next(g.id(i), s)
 		n, errno := sysSend(s.fd, b)
-		if errno == unix.EAGAIN {
-			n = 0
-		} else if errno != 0 {
+		if errno != 0 && errno != unix.EAGAIN {
 			return g.fail(i, fmt.Errorf("send: %w", errno))
 		}
 		length := g.proto.length()
@@ -179,9 +177,9 @@ func (g *group) flush(i uint32) error {
 	return g.c.arm(op, s.fd, g.class, i, mask)
 }
 
-// ready handles one event of stream i: it receives what has come and replaces each
-// answer that is whole. What it calls before a send is behind it by then, since
-// every function that the way back from the kernel leads through is a cold one.
+// ready handles one event of stream i: it receives what has come, and does what the
+// group's renewal says for each answer that is whole. It sends by one function, and
+// what it calls besides has returned before: each return after a syscall is a cold one.
 func (g *group) ready(i, events uint32) error {
 	if events&unix.EPOLLOUT != 0 {
 		if err := g.flush(i); err != nil {
@@ -228,8 +226,8 @@ func (g *group) ready(i, events uint32) error {
 }
 
 // receive takes what has come on stream i, in one call, and records the answers that
-// are whole. n is how many bytes came, 0 with nil when there was nothing, and done
-// how many answers.
+// are whole. n is how many bytes came, and done how many answers. n is 0 with an
+// error, and with nil when there was nothing.
 func (g *group) receive(i uint32) (n, done int, err error) {
 	c, s := g.c, &g.streams[i]
 	n, errno := sysRecv(s.fd, c.buf)

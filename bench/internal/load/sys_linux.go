@@ -14,8 +14,9 @@ import (
 
 // The syscalls of a window. They are raw, those of a message by package rawcall and
 // the others by package syscall: the Go scheduler is not told, so it neither takes
-// the processor away nor has its monitor thread look for one that it could take. That is safe because no socket blocks, and because epoll waits a
-// few milliseconds at most while no other goroutine has work.
+// the processor away nor has its monitor thread look for one that it could take. That
+// is safe because no socket blocks, and because epoll waits a few milliseconds at most
+// while no other goroutine has work.
 
 func sysRecv(fd int32, p []byte) (int, syscall.Errno) {
 	return rawcall.Call(unix.SYS_RECVFROM, uintptr(fd),
@@ -118,14 +119,6 @@ func prepare(fd int32, kind int, source netip.Addr) error {
 		}
 		if errno := sysOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, unsafe.Pointer(&one), unsafe.Sizeof(one)); errno != 0 {
 			return fmt.Errorf("TCP_NODELAY: %w", errno)
-		}
-		// On loopback, what the client's end makes of an answer is done in the softirq of
-		// the server's send, and so is on the server's bill. Reno does least there, and
-		// every kernel has it; the server's end keeps what the system prescribes.
-		reno := [...]byte{'r', 'e', 'n', 'o'}
-		errno := sysOption(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, unsafe.Pointer(&reno), unsafe.Sizeof(reno))
-		if errno != 0 && errno != unix.EPERM { // where the system allows none but its own, that it is
-			return fmt.Errorf("TCP_CONGESTION: %w", errno)
 		}
 	}
 	if !source.IsValid() {

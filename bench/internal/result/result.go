@@ -16,7 +16,7 @@ type Report struct {
 	Scenarios []Scenario    `json:"scenarios"`
 	Parked    *Parked       `json:"parked,omitempty"`
 	Claims    []Claim       `json:"claims"`
-	Notes     []string      `json:"notes"` // what was left out and why
+	Notes     []string      `json:"notes"` // what was left out and why, and what is in doubt
 }
 
 // A Machine is where it ran.

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestScenariosHaveNamesOfTheirOwn(t *testing.T) {
 		require.NotEmpty(t, s.Group)
 		require.NotEmpty(t, s.Unit)
 		require.Positive(t, s.Stretch)
-		for _, name := range s.Only {
+		for _, name := range slices.Concat(s.Only, s.Not) {
 			_, ok := contend.Find(name)
 			require.True(t, ok, "%s: there is no %q", s.ID, name)
 		}
@@ -76,6 +77,7 @@ func TestWindowsStretch(t *testing.T) {
 func TestLivesAreNearlyOfOneLength(t *testing.T) {
 	require.Equal(t, [][2]int{{0, 4}}, lives(4, 0))
 	require.Equal(t, [][2]int{{0, 4}}, lives(4, 4))
+	require.Equal(t, [][2]int{{0, 3}, {3, 6}}, lives(6, 4))
 	require.Equal(t, [][2]int{{0, 3}, {3, 7}}, lives(7, 4))
 	require.Equal(t, [][2]int{{0, 6}, {6, 12}}, lives(12, 8))
 	require.Equal(t, [][2]int{{0, 8}, {8, 16}, {16, 24}, {24, 32}, {32, 40}}, lives(40, 8))
@@ -94,12 +96,12 @@ func TestLivesAreNearlyOfOneLength(t *testing.T) {
 }
 
 func TestTightScenariosHaveMoreRounds(t *testing.T) {
-	cfg := &Config{Rounds: 4, RoundsTight: 7}
+	cfg := &Config{Rounds: 4, RoundsTight: 6}
 	var tight []string
 	for _, block := range blocks(Scenarios()) {
 		for _, s := range block {
 			require.Equal(t, block[0].Tight, s.Tight, "%s: the rounds of a block are alike", s.ID)
-			if cfg.rounds(&s) == 7 {
+			if cfg.rounds(&s) == 6 {
 				tight = append(tight, s.ID)
 			} else {
 				require.Equal(t, 4, cfg.rounds(&s), s.ID)

@@ -2,7 +2,7 @@
 // libraries and a server in C, each in a process of its own, and writes a table,
 // a JSON file and an HTML report.
 //
-//	go -C bench run .           # about six minutes
+//	go -C bench run .           # about five and a half minutes
 //	go -C bench run . -quick    # under one
 //
 // Its sub-commands are the processes that it starts (serve, load, parked), and

@@ -178,8 +178,9 @@ func (g *group) flush(i uint32) error {
 }
 
 // ready handles one event of stream i: it receives what has come, and does what the
-// group's renewal says for each answer that is whole. It sends by one function, and
-// what it calls besides has returned before: each return after a syscall is a cold one.
+// group's renewal says for each answer that is whole. A resend goes by one function,
+// and what is called besides has returned before it: each return after a syscall is a
+// cold one.
 func (g *group) ready(i, events uint32) error {
 	if events&unix.EPOLLOUT != 0 {
 		if err := g.flush(i); err != nil {

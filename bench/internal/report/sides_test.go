@@ -22,20 +22,32 @@ func busy(round, server, client int) result.Sample {
 func TestDoubtsAreOfServersOnDifferentSidesOfTheirClients(t *testing.T) {
 	slow := func(round int) result.Sample { return busy(round, 99, 90) } // the server is the slower one
 	fast := func(round int) result.Sample { return busy(round, 90, 99) }
-	easy := func(round int) result.Sample { return busy(round, 40, 41) } // nobody is
+	even := func(round int) result.Sample { return busy(round, 99, 98) } // nobody is
+	easy := func(round int) result.Sample { return busy(round, 40, 60) } // nor here
+	rounds := func(kinds ...func(int) result.Sample) []result.Sample {
+		var all []result.Sample
+		for i, kind := range kinds {
+			all = append(all, kind(i))
+		}
+		return all
+	}
+	allSlow := rounds(slow, slow, slow, slow, slow, slow)
 	for _, c := range []struct {
 		name         string
 		ours, theirs []result.Sample
 		want         string
 	}{
-		{"both are slower", []result.Sample{slow(0), slow(1), slow(2)}, []result.Sample{slow(0), slow(1), slow(2)}, ""},
-		{"both are faster", []result.Sample{fast(0), fast(1)}, []result.Sample{fast(0), fast(1)}, ""},
-		{"one round in three", []result.Sample{slow(0), slow(1), slow(2)}, []result.Sample{slow(2), fast(0), slow(1)}, "in 1 of 3 rounds"},
-		{"one in four", []result.Sample{slow(0), slow(1), slow(2), slow(3)}, []result.Sample{fast(0), slow(1), slow(2), slow(3)}, ""},
-		{"the library is the faster one", []result.Sample{fast(0), fast(1)}, []result.Sample{slow(0), slow(1)}, "in 2 of 2 rounds"},
-		{"time to spare", []result.Sample{busy(0, 41, 40), slow(1)}, []result.Sample{easy(0), easy(1)}, ""},
-		{"a round that one of them has not", []result.Sample{slow(0), slow(1)}, []result.Sample{fast(1), fast(2)}, "in 1 of 1 rounds"},
-		{"no limit", []result.Sample{slow(0)}, nil, ""},
+		{"both are slower", allSlow, allSlow, ""},
+		{"both are faster", rounds(fast, fast, fast, fast, fast, fast), rounds(fast, fast, fast, fast, fast, fast), ""},
+		{"in one round of three", allSlow, rounds(fast, slow, slow, fast, slow, slow), "in 2 of 6 rounds"},
+		{"in one of six", allSlow, rounds(fast, slow, slow, slow, slow, slow), ""},
+		{"the library is the faster one", rounds(fast, fast, fast, fast, fast, fast), allSlow, "in 6 of 6 rounds"},
+		{"nobody by a margin", allSlow, rounds(even, even, even, even, even, even), ""},
+		{"time to spare", allSlow, rounds(easy, easy, easy, easy, easy, easy), ""},
+		{"time to spare counts as a round", allSlow, rounds(fast, easy, easy, easy, easy, easy), ""},
+		{"too few rounds", rounds(slow, slow, slow), rounds(fast, fast, fast), ""},
+		{"rounds that one of them has not", allSlow[:6], rounds(fast, fast, fast, fast, fast), ""},
+		{"no limit", allSlow, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := result.Scenario{ID: "echo-64B-1000", Rows: []result.Row{{Contender: "net", Samples: []result.Sample{fast(0)}}}}
@@ -52,4 +64,16 @@ func TestDoubtsAreOfServersOnDifferentSidesOfTheirClients(t *testing.T) {
 			require.Contains(t, notes[0], "echo-64B-1000: "+c.want+" one of stepio and C epoll")
 		})
 	}
+}
+
+// A scenario that promises nothing of the CPU to C has nothing to doubt.
+func TestDoubtsAreOfPromisesOnly(t *testing.T) {
+	s := result.Scenario{ID: "echo-64KiB", Rows: []result.Row{{Contender: "stepio"}, {Contender: "C epoll"}}}
+	for round := range 6 {
+		s.Rows[0].Samples = append(s.Rows[0].Samples, busy(round, 99, 90))
+		s.Rows[1].Samples = append(s.Rows[1].Samples, busy(round, 90, 99))
+	}
+	require.Empty(t, report.Doubts(&result.Report{Scenarios: []result.Scenario{s}}))
+	s.ID = "echo-4KiB"
+	require.Len(t, report.Doubts(&result.Report{Scenarios: []result.Scenario{s}}), 1)
 }

@@ -1,0 +1,54 @@
+package rawcall
+
+import (
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestCallReturnsACount(t *testing.T) {
+	var fds [2]int
+	require.NoError(t, unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
+	defer func() {
+		require.NoError(t, unix.Close(fds[0]))
+		require.NoError(t, unix.Close(fds[1]))
+	}()
+	out, in := []byte("all six arguments"), make([]byte, 64)
+	n, errno := Call(unix.SYS_WRITE, uintptr(fds[1]), uintptr(unsafe.Pointer(&out[0])), uintptr(len(out)), 0, 0, 0)
+	require.Zero(t, errno)
+	require.Equal(t, len(out), n)
+	n, errno = Call(unix.SYS_READ, uintptr(fds[0]), uintptr(unsafe.Pointer(&in[0])), uintptr(len(in)), 0, 0, 0)
+	require.Zero(t, errno)
+	require.Equal(t, out, in[:n])
+}
+
+// An errno comes with 0, where package syscall has -1.
+func TestCallReturnsAnErrno(t *testing.T) {
+	n, errno := Call(unix.SYS_READ, ^uintptr(0), 0, 0, 0, 0, 0)
+	require.Equal(t, syscall.EBADF, errno)
+	require.Zero(t, n)
+}
+
+// The fourth argument to the sixth go into registers of their own.
+func TestCallPassesSixArguments(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	require.NoError(t, err)
+	defer func() {
+		require.NoError(t, unix.Close(pair[0]))
+		require.NoError(t, unix.Close(pair[1]))
+	}()
+	require.NoError(t, unix.Send(pair[0], []byte("twelve bytes"), 0))
+	p, length := make([]byte, 4), uint32(unix.SizeofSockaddrUnix)
+	var from unix.RawSockaddrUnix
+	// MSG_TRUNC is the fourth: the result is the whole length. The kernel writes what
+	// the fifth and the sixth point to.
+	n, errno := Call(unix.SYS_RECVFROM, uintptr(pair[1]), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_TRUNC,
+		uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&length)))
+	require.Zero(t, errno)
+	require.Equal(t, 12, n)
+	require.Equal(t, "twel", string(p))
+	require.Less(t, length, uint32(unix.SizeofSockaddrUnix), "the sender has no name")
+}

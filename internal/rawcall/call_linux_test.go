@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	_ "github.com/stepio-go/stepio/internal/testseed" // its tests take -seed, as all do
 )
 
 func TestCallReturnsACount(t *testing.T) {

@@ -25,9 +25,9 @@ import (
 // The lengths of a run. The usual one's budget of five to six minutes on two CPUs of a
 // virtual machine: some 115 rows of 4 windows of 200 ms, or 6 where promises are tight,
 // half a window to warm up and one under strace, and about 300 ms to start, open and
-// close; the scenarios of 10,000 and 15,000 connections take another minute and a half, to open them
-// and for their longer windows; the parked tasks ten seconds. Windows are short
-// because a machine's speed changes for seconds at a time: a ratio within a round
+// close; the scenarios of 10,000 and 15,000 connections take another minute and a half,
+// to open them and for their longer windows; the parked tasks ten seconds. Windows are
+// short because a machine's speed changes for seconds at a time: a ratio within a round
 // is then of like and like.
 var (
 	usual = length{rounds: 4, tight: 6, life: 4, window: 200 * time.Millisecond, parked: 1000000, traced: 1000}

@@ -7,6 +7,7 @@ import "syscall"
 // Call makes a syscall of up to six arguments whose result is a count or a
 // descriptor; with an errno it is 0. The Go scheduler is not told, so it must not
 // block, or for some milliseconds at most: until then nobody else has the processor.
+// Any goroutine.
 //
 // It is syscall.RawSyscall6 without the two functions that stand between that
 // and the kernel. When the kernel returns, the processor's caches have forgotten

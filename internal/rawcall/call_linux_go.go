@@ -7,6 +7,7 @@ import "syscall"
 // Call makes a syscall of up to six arguments whose result is a count or a
 // descriptor; with an errno it is 0. The Go scheduler is not told, so it must not
 // block, or for some milliseconds at most: until then nobody else has the processor.
+// Any goroutine.
 //
 // In Go only the standard library can promise that the memory behind an argument
 // stays where it is; here it goes to the heap, and a datagram's address costs an

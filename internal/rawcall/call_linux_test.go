@@ -1,6 +1,7 @@
 package rawcall
 
 import (
+	"fmt"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -18,7 +19,7 @@ func TestCallReturnsACount(t *testing.T) {
 		require.NoError(t, unix.Close(fds[0]))
 		require.NoError(t, unix.Close(fds[1]))
 	}()
-	out, in := []byte("all six arguments"), make([]byte, 64)
+	out, in := []byte("some bytes"), make([]byte, 64)
 	n, errno := Call(unix.SYS_WRITE, uintptr(fds[1]), uintptr(unsafe.Pointer(&out[0])), uintptr(len(out)), 0, 0, 0)
 	require.Zero(t, errno)
 	require.Equal(t, len(out), n)
@@ -34,7 +35,7 @@ func TestCallReturnsAnErrno(t *testing.T) {
 	require.Zero(t, n)
 }
 
-// The fourth argument to the sixth go into registers of their own.
+// All that is behind the third, which other calls here do without, arrives too.
 func TestCallPassesSixArguments(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	require.NoError(t, err)
@@ -42,6 +43,8 @@ func TestCallPassesSixArguments(t *testing.T) {
 		require.NoError(t, unix.Close(pair[0]))
 		require.NoError(t, unix.Close(pair[1]))
 	}()
+	name := fmt.Sprintf("@stepio-rawcall-%d", unix.Getpid()) // abstract: of no file
+	require.NoError(t, unix.Bind(pair[0], &unix.SockaddrUnix{Name: name}))
 	require.NoError(t, unix.Send(pair[0], []byte("twelve bytes"), 0))
 	p, length := make([]byte, 4), uint32(unix.SizeofSockaddrUnix)
 	var from unix.RawSockaddrUnix
@@ -52,5 +55,6 @@ func TestCallPassesSixArguments(t *testing.T) {
 	require.Zero(t, errno)
 	require.Equal(t, 12, n)
 	require.Equal(t, "twel", string(p))
-	require.Less(t, length, uint32(unix.SizeofSockaddrUnix), "the sender has no name")
+	sender := unsafe.String((*byte)(unsafe.Pointer(&from)), int(length))
+	require.Equal(t, name[1:], sender[len(sender)-len(name)+1:])
 }

@@ -195,18 +195,18 @@ func (g *group) ready(i, events uint32) error {
 		if n == 0 {
 			return err
 		}
-		if done > 0 && g.renewal != rest {
-			if g.renewal == reconnect {
-				return g.another(i)
+		switch {
+		case done == 0 || g.renewal == rest:
+		case g.renewal == reconnect:
+			return g.another(i)
+		case g.c.now < g.c.stop:
+			now := g.c.now
+			if n > 4<<10 {
+				now = g.c.clock()
 			}
-			if now := g.c.now; now < g.c.stop {
-				if n > 4<<10 {
-					now = g.c.clock()
-				}
-				g.expect(i, done, now)
-				if err := g.flush(i); err != nil {
-					return err
-				}
+			g.expect(i, done, now)
+			if err := g.flush(i); err != nil {
+				return err
 			}
 		}
 		if events&^(unix.EPOLLOUT|unix.EPOLLIN) != 0 {

@@ -12,7 +12,10 @@ import (
 // run's figure. Every value is to be at most its bound, and the median of ratios
 // within rounds where it is a ratio. A row that failed gives no figure, and a
 // claim without one is returned as not known: it is neither met nor missed.
-func Claims(r *result.Report) []result.Claim {
+func Claims(r *result.Report) []result.Claim { return claim(r).claims }
+
+// claim makes the claims of a report.
+func claim(r *result.Report) *claimer {
 	c := &claimer{report: r}
 	for _, e := range []struct{ id, load string }{
 		{"echo-64B-100", "echo 64 B, 100 connections"},
@@ -44,12 +47,13 @@ func Claims(r *result.Report) []result.Claim {
 		}
 		c.addRatio(what+": p99 latency to "+limit, ratios(row, base, p99Of), 1.15)
 	}
-	return c.claims
+	return c
 }
 
 type claimer struct {
-	report *result.Report
-	claims []result.Claim
+	report  *result.Report
+	claims  []result.Claim
+	toLimit []string // the scenarios in which stepio's CPU is held to the limit's
 }
 
 // row returns the contender's row, or nil when there is none or it failed.
@@ -91,6 +95,9 @@ func (c *claimer) cpu(load, id, contender, base string, bound float64) {
 		what += " of " + contender
 	}
 	what += " to " + base
+	if contender == stepio && base == limit {
+		c.toLimit = append(c.toLimit, id)
+	}
 	c.addRatio(what, ratios(c.row(id, contender), c.row(id, base), cpuOf), bound)
 }
 

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/stepio-go/stepio/bench/internal/result"
 )
@@ -39,13 +38,8 @@ func sideOf(s result.Sample) side {
 	return clientSlower
 }
 
-// heldToLimit are the scenarios of full load with a promise of CPU to the limit.
-var heldToLimit = []string{
-	"echo-64B-100", "echo-64B-1000", "echo-64B-10000", "pipeline-16", "echo-4KiB", "churn", "udp-64B",
-}
-
 // apart is the number of rounds in which stepio and the limit stood on different
-// sides of their clients, of those that both have.
+// sides of their clients, of those that both have; s may be nil.
 func apart(s *result.Scenario) (k, n int) {
 	ours, theirs := findRow(s, stepio), findRow(s, limit)
 	if ours == nil || theirs == nil {
@@ -73,14 +67,10 @@ func apart(s *result.Scenario) (k, n int) {
 // of six at least: their ratio there is of unlike and unlike.
 func Doubts(r *result.Report) []string {
 	var notes []string
-	for i := range r.Scenarios {
-		s := &r.Scenarios[i]
-		if !slices.Contains(heldToLimit, s.ID) {
-			continue
-		}
-		if k, n := apart(s); n >= 6 && 3*k >= n {
+	for _, id := range claim(r).toLimit {
+		if k, n := apart(findScenario(r, id)); n >= 6 && 3*k >= n {
 			notes = append(notes, fmt.Sprintf("%s: in %d of %d rounds one of %s and %s was slower than its client and the other faster, "+
-				"which can make a small difference a large one (bench/README.md, \"The client\")", s.ID, k, n, stepio, limit))
+				"which can make a small difference a large one (bench/README.md, \"The client\")", id, k, n, stepio, limit))
 		}
 	}
 	return notes

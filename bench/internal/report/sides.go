@@ -64,13 +64,18 @@ func apart(s *result.Scenario) (k, n int) {
 
 // Doubts returns a note for each scenario with a promise of CPU to the limit in which
 // the two stood on different sides of their clients in a third of the rounds or more,
-// of six at least: their ratio there is of unlike and unlike.
+// of six at least: their ratio there is of unlike and unlike. With it goes the ratio of
+// what each took together with its client, which depends less on sides: what the
+// slower one of a pair pays more, the faster one pays less.
 func Doubts(r *result.Report) []string {
 	var notes []string
 	for _, id := range claim(r).toLimit {
-		if k, n := apart(findScenario(r, id)); n >= 6 && 3*k >= n {
+		s := findScenario(r, id)
+		if k, n := apart(s); n >= 6 && 3*k >= n {
+			pair := ratio(findRow(s, stepio), findRow(s, limit), pairOf)
 			notes = append(notes, fmt.Sprintf("%s: in %d of %d rounds one of %s and %s was slower than its client and the other faster, "+
-				"which can make a small difference a large one (bench/README.md, \"The client\")", id, k, n, stepio, limit))
+				"which can make a small difference a large one; server and client together took %.2f of what they took with %s "+
+				"(bench/README.md, \"The client\")", id, k, n, stepio, limit, pair.Median, limit))
 		}
 	}
 	return notes

@@ -66,6 +66,18 @@ func TestDoubtsAreOfServersOnDifferentSidesOfTheirClients(t *testing.T) {
 	}
 }
 
+// What a server takes together with its client is said beside the doubt.
+func TestDoubtsSayWhatServerAndClientTookTogether(t *testing.T) {
+	s := result.Scenario{ID: "echo-64B-1000", Rows: []result.Row{{Contender: "stepio"}, {Contender: "C epoll"}}}
+	for round := range 6 {
+		s.Rows[0].Samples = append(s.Rows[0].Samples, busy(round, 99, 93)) // 1.10 of C's by itself
+		s.Rows[1].Samples = append(s.Rows[1].Samples, busy(round, 90, 98))
+	}
+	notes := report.Doubts(&result.Report{Scenarios: []result.Scenario{s}})
+	require.Len(t, notes, 1)
+	require.Contains(t, notes[0], "server and client together took 1.02 of what they took with C epoll")
+}
+
 // A scenario that promises nothing of the CPU to C has nothing to doubt.
 func TestDoubtsAreOfPromisesOnly(t *testing.T) {
 	s := result.Scenario{ID: "echo-64KiB", Rows: []result.Row{{Contender: "stepio"}, {Contender: "C epoll"}}}

@@ -96,6 +96,11 @@ func clientBusyOf(s result.Sample) (float64, bool) {
 	return float64(s.Client) / float64(s.Elapsed), usable(s) && s.Client > 0
 }
 
+// pairOf is the CPU of server and client together for one request, in nanoseconds.
+func pairOf(s result.Sample) (float64, bool) {
+	return float64(s.CPU+s.Client) / float64(s.Requests), usable(s) && s.CPU > 0 && s.Client > 0
+}
+
 func p50Of(s result.Sample) (float64, bool)  { return float64(s.P50), usable(s) && s.P50 > 0 }
 func p99Of(s result.Sample) (float64, bool)  { return float64(s.P99), usable(s) && s.P99 > 0 }
 func p999Of(s result.Sample) (float64, bool) { return float64(s.P999), usable(s) && s.P999 > 0 }

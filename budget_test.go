@@ -534,6 +534,47 @@ func TestBudgetOfBytesIsDrawnByReadsAndWrites(t *testing.T) {
 	}
 }
 
+// What a write draws is what was sent, not what it was asked to send: on the kernel, where
+// it is taken from the budget before the call.
+func TestBudgetOfBytesIsDrawnByWhatWasSentOnly(t *testing.T) {
+	const budget = 4 << 20
+	message := make([]byte, budget)
+	for name, write := range map[string]func(w *world) int{
+		"some of a stream": func(w *world) int {
+			conn, _ := w.pair()
+			n, err := conn.Write(message)
+			assert.Equal(w.t, ErrWouldBlock, err, "nobody reads")
+			assert.Positive(w.t, n)
+			return n
+		},
+		"nothing of a stream": func(w *world) int {
+			conn, _ := w.pair()
+			require.NoError(w.t, conn.CloseWrite())
+			n, err := conn.Write(message)
+			assert.ErrorIs(w.t, err, syscall.EPIPE)
+			return n
+		},
+		"nothing of a datagram": func(w *world) int {
+			n, err := udpListen(w, udpAny4, ListenUDPOptions{}).WriteTo(message, loopback)
+			assert.Error(w.t, err, "no datagram is as long")
+			return n
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestLoop(t, WithBudget(0, budget))
+			f := w.spawn(func(*sm.Task) sm.Await {
+				n := write(w)
+				w.sched.Spend(budget - n - 1)
+				assert.True(t, w.sched.Admit(), "a byte is left")
+				w.sched.Spend(1)
+				assert.False(t, w.sched.Admit())
+				return sm.Done
+			})
+			w.ended(f.task)
+		})
+	}
+}
+
 // An address that is refused before the kernel is asked draws on the budget as well: who
 // goes on after an error of one datagram is stopped.
 func TestBudgetIsDrawnByDatagramsThatGoNowhere(t *testing.T) {

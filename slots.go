@@ -294,6 +294,16 @@ func (s *slot) readBlocked() {
 	s.readEmptied()
 }
 
+// readTook notes that a read has taken n bytes of a stream into a buffer with room for
+// so many.
+func (s *slot) readTook(n, room int) {
+	if n < room {
+		s.readShort()
+	} else {
+		s.readFull()
+	}
+}
+
 // readFull notes that a read has filled its buffer: there may be more.
 func (s *slot) readFull() {
 	s.flags |= slotTaken

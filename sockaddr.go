@@ -30,7 +30,7 @@ func (sa *sockaddr) put(addr netip.AddrPort) (length uint32, errno syscall.Errno
 	switch {
 	case ip.Is4():
 		clear(sa[8:16])
-		return sa.put4(addr), 0
+		return sa.put4(ip.As4(), addr.Port()), 0
 	case ip.Is6():
 		scope, errno := scopeOf(ip)
 		if errno != 0 {
@@ -50,10 +50,10 @@ func (sa *sockaddr) put(addr netip.AddrPort) (length uint32, errno syscall.Errno
 }
 
 // put4 is put of an IPv4 address. The zeros of a sockaddr_in are the caller's.
-func (sa *sockaddr) put4(addr netip.AddrPort) (length uint32) {
+func (sa *sockaddr) put4(ip [4]byte, port uint16) (length uint32) {
 	sa.setFamily(unix.AF_INET, unix.SizeofSockaddrInet4)
-	binary.BigEndian.PutUint16(sa[2:4], addr.Port())
-	*(*[4]byte)(sa[4:8]) = addr.Addr().As4()
+	binary.BigEndian.PutUint16(sa[2:4], port)
+	*(*[4]byte)(sa[4:8]) = ip
 	return unix.SizeofSockaddrInet4
 }
 

@@ -52,9 +52,9 @@ func rawSendToPeer(fd int, p []byte) syscall.Errno {
 	return errnoOf(unix.Sendto(fd, p, 0, nil))
 }
 
-// set4 makes it the name of addr, an IPv4 address.
-func (to *rawName) set4(addr netip.AddrPort) {
-	to.sa = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+// set4 makes it the name of an IPv4 address.
+func (to *rawName) set4(ip [4]byte, port uint16) {
+	to.sa = &unix.SockaddrInet4{Port: int(port), Addr: ip}
 }
 
 // isSet reports whether it is the name of an address.

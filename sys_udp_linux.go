@@ -61,8 +61,8 @@ func rawSendToPeer(fd int, p []byte) (errno syscall.Errno) {
 	return errno
 }
 
-// set4 makes the zero rawName that of addr, an IPv4 address.
-func (to *rawName) set4(addr netip.AddrPort) { to.length = to.sa.put4(addr) }
+// set4 makes the zero rawName that of an IPv4 address.
+func (to *rawName) set4(ip [4]byte, port uint16) { to.length = to.sa.put4(ip, port) }
 
 // isSet reports whether it is the name of an address.
 func (to *rawName) isSet() bool { return to.length != 0 }

@@ -79,20 +79,11 @@ func (c *TCPConn) Read(p []byte) (n int, err error) {
 	// The call itself, and what it nearly always brings: as in UDPConn.ReadFrom.
 	n, errno := rawRead(int(c.fd), p)
 	if errno == 0 && n > 0 {
-		c.took(s, n, len(p))
+		s.readTook(n, len(p))
+		l.sched.Spend(n)
 		return n, nil
 	}
 	return c.received(s, p, n, errno)
-}
-
-// took notes that a read has taken n bytes into a buffer with room for so many.
-func (c *TCPConn) took(s *slot, n, room int) {
-	if n < room {
-		s.readShort()
-	} else {
-		s.readFull()
-	}
-	c.loop.sched.Spend(n)
 }
 
 // received is the answer of Read to a call that brought n bytes or an errno. EINTR
@@ -115,7 +106,8 @@ func (c *TCPConn) received(s *slot, p []byte, n int, errno syscall.Errno) (int, 
 		s.readStopped() // likewise
 		return 0, c.end()
 	}
-	c.took(s, n, len(p))
+	s.readTook(n, len(p))
+	l.sched.Spend(n)
 	return n, nil
 }
 
@@ -173,11 +165,12 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	if l.sys.sim != nil {
 		return c.sent(p, 0, syscall.EINTR)
 	}
+	l.sched.Spend(len(p)) // now: on the way back from the kernel it takes longer
 	n, errno := rawWrite(int(c.fd), p)
 	if n < len(p) {
+		l.sched.Spend(-len(p))
 		return c.sent(p, n, errno)
 	}
-	l.sched.Spend(n)
 	return n, nil
 }
 

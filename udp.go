@@ -287,7 +287,7 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	}
 	var name rawName
 	if c.family == unix.AF_INET && to.Addr().Is4() {
-		name.set4(to)
+		name.set4(to.Addr().As4(), to.Port())
 	} else {
 		var err error
 		if to, err = c.address(&name, to); err != nil {
@@ -297,6 +297,7 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	if l.sys.sim != nil {
 		return c.sent(p, to, syscall.EINTR)
 	}
+	l.sched.Spend(len(p))   // now: on the way back from the kernel it takes longer
 	var errno syscall.Errno // of the call itself: as in ReadFrom
 	if name.isSet() {
 		errno = rawSend(int(c.fd), p, &name)
@@ -304,9 +305,9 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 		errno = rawSendToPeer(int(c.fd), p)
 	}
 	if errno != 0 {
+		l.sched.Spend(-len(p))
 		return c.sent(p, to, errno)
 	}
-	l.sched.Spend(len(p))
 	return len(p), nil
 }
 

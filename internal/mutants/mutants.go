@@ -32,7 +32,7 @@ var mutations = []mutation{
 		"\t\ts.flags &^= slotDrained | slotTaken\n\t}\n\tif s.latched", "\t\ts.flags &^= slotTaken\n\t}\n\tif s.latched"},
 	{"reported, and thought to be reported again", "slots.go",
 		"\t\ts.armed &^= dirs\n", "\t\t_ = dirs\n"},
-	{"full read taken for one that has emptied", "tcp.go",
+	{"full read taken for one that has emptied", "slots.go",
 		"\t\ts.readFull()\n", "\t\ts.readEmptied()\n"},
 	{"queue guessed empty by an edge-triggered acceptor", "listen.go",
 		"if s.flags&slotEdge == 0 && s.armed", "if s.armed"},

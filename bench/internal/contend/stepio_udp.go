@@ -59,10 +59,11 @@ type singleEcho struct {
 }
 
 func (e *singleEcho) Step(t *sm.Task) sm.Await {
+	buf := t.Scratch() // until this step returns
 	for {
 		switch e.state {
 		case echoReading:
-			n, from, err := e.conn.ReadFrom(t.Scratch())
+			n, from, err := e.conn.ReadFrom(buf)
 			if err == stepio.ErrWouldBlock {
 				return e.conn.Readable()
 			}
@@ -73,8 +74,8 @@ func (e *singleEcho) Step(t *sm.Task) sm.Await {
 				continue
 			}
 			// Any other error is this datagram's alone, and UDP promises nothing.
-			if _, err = e.conn.WriteTo(t.Scratch()[:n], from); err == stepio.ErrWouldBlock {
-				e.rest, e.to = append(e.rest[:0], t.Scratch()[:n]...), from
+			if _, err = e.conn.WriteTo(buf[:n], from); err == stepio.ErrWouldBlock {
+				e.rest, e.to = append(e.rest[:0], buf[:n]...), from
 				e.state = echoWriting
 				return e.conn.Writable()
 			}

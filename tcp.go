@@ -165,7 +165,9 @@ func (c *TCPConn) Write(p []byte) (n int, err error) {
 	if l.sys.sim != nil {
 		return c.sent(p, 0, syscall.EINTR)
 	}
-	l.sched.Spend(len(p)) // now: on the way back from the kernel it takes longer
+	// Charged before the call, after which the caches have lost what that takes. What
+	// was not sent is given back.
+	l.sched.Spend(len(p))
 	n, errno := rawWrite(int(c.fd), p)
 	if n < len(p) {
 		l.sched.Spend(-len(p))

@@ -297,8 +297,9 @@ func (c *UDPConn) WriteTo(p []byte, to netip.AddrPort) (n int, err error) {
 	if l.sys.sim != nil {
 		return c.sent(p, to, syscall.EINTR)
 	}
-	l.sched.Spend(len(p))   // now: on the way back from the kernel it takes longer
-	var errno syscall.Errno // of the call itself: as in ReadFrom
+	// Charged before the call, as in TCPConn.Write; and the call itself, as in ReadFrom.
+	l.sched.Spend(len(p))
+	var errno syscall.Errno
 	if name.isSet() {
 		errno = rawSend(int(c.fd), p, &name)
 	} else {

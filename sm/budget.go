@@ -28,7 +28,8 @@ func (s *Scheduler) Admit() bool {
 // Refund gives back the operation that Admit began last: it would block.
 func (s *Scheduler) Refund() { s.ops++ }
 
-// Spend takes n bytes from the step's budget.
+// Spend takes n bytes from the step's budget. A negative n gives back what was taken
+// before, and never more.
 func (s *Scheduler) Spend(n int) { s.bytes -= n }
 
 // unbound lifts the budget: no step is running.

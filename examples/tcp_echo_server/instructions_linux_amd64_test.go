@@ -31,7 +31,7 @@ const (
 	turns     = 5
 	mostSteps = 1_000_000 // a thousand times what a request takes
 	// mostInstructions is what the library and the frame may execute for a request:
-	// with Go 1.26 it is 759, and another compiler may need some more. What the Go
+	// with Go 1.26 it is 757, and another compiler may need some more. What the Go
 	// runtime does beside is not in it.
 	mostInstructions = 800
 )

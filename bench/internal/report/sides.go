@@ -65,8 +65,7 @@ func apart(s *result.Scenario) (k, n int) {
 // Doubts returns a note for each scenario with a promise of CPU to the limit in which
 // the two stood on different sides of their clients in a third of the rounds or more,
 // of six at least: their ratio there is of unlike and unlike. With it goes the ratio of
-// what each took together with its client, which depends less on sides: what the
-// slower one of a pair pays more, the faster one pays less.
+// what each took together with its client, as a second view.
 func Doubts(r *result.Report) []string {
 	var notes []string
 	for _, id := range claim(r).toLimit {
@@ -74,8 +73,8 @@ func Doubts(r *result.Report) []string {
 		if k, n := apart(s); n >= 6 && 3*k >= n {
 			pair := ratio(findRow(s, stepio), findRow(s, limit), pairOf)
 			notes = append(notes, fmt.Sprintf("%s: in %d of %d rounds one of %s and %s was slower than its client and the other faster, "+
-				"which can make a small difference a large one; server and client together took %.2f of what they took with %s "+
-				"(bench/README.md, \"The client\")", id, k, n, stepio, limit, pair.Median, limit))
+				"which can make a small difference a large one; %s and its client together took %.2f of the CPU a request of %s and its client "+
+				"(bench/README.md, \"The client\")", id, k, n, stepio, limit, stepio, pair.Median, limit))
 		}
 	}
 	return notes

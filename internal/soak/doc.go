@@ -53,6 +53,10 @@
 //     the control otherwise than the servers. When fewer than ten
 //     intervals are left in either third, p99 is not judged.
 //
+// CI does without the judgement of p99 (-any-p99): the thirds of its two minutes are
+// half a minute each, and a host whose processors are shared can be half as fast in one
+// as in the other for what computes (hash), and as fast for the control, which waits.
+//
 // What this can't see: a slowness that comes at the same time as a machine's and
 // is no greater; and one that the library brings on the control, by taking its
 // processor. For that, samples.csv has the processor time of each.

@@ -128,9 +128,25 @@ func TestSlowdownIsFoundBesideTheControl(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := slowdown("echo", c.first, c.last)
 			assert.Equal(t, c.bad, v.bad, v)
-			assert.Equal(t, c.judged, !strings.Contains(v.figure, "not judged"), v)
+			assert.Equal(t, c.judged, v.judged(), v)
 		})
 	}
+}
+
+func TestFlatnessOfP99IsJudgedUnlessAnyIsGood(t *testing.T) {
+	r := record{kinds: []*kind{{name: "hash", timed: true}, {name: controlName}}}
+	for i := range 90 { // a second each
+		hash := latency{n: 200, p99: time.Millisecond}
+		if i > 50 {
+			hash.p99 *= 3
+		}
+		r.rows = append(r.rows, row{at: time.Duration(i+1) * time.Second, times: []latency{hash, {n: 200, p99: time.Millisecond}}})
+	}
+	of := func(verdicts []verdict) verdict { return verdicts[len(verdicts)-1] } // of hash
+	judged, not := of(r.flatness(90*time.Second, false)), of(r.flatness(90*time.Second, true))
+	assert.Regexp(t, `^FAIL  hash +p99 1ms -> 3ms: 3\.00`, judged)
+	assert.Regexp(t, `^--    hash +p99 1ms -> 3ms: 3\.00 .*not judged: -any-p99`, not)
+	assert.False(t, not.bad)
 }
 
 func TestPlotIsWellFormed(t *testing.T) {

@@ -63,12 +63,15 @@ type verdict struct {
 	bad    bool
 }
 
+// judged reports whether the figure could be held to anything.
+func (v verdict) judged() bool { return !strings.Contains(v.figure, "not judged") }
+
 func (v verdict) String() string {
 	mark := "ok  "
 	switch {
 	case v.bad:
 		mark = "FAIL"
-	case strings.Contains(v.figure, "not judged"):
+	case !v.judged():
 		mark = "--  "
 	}
 	return fmt.Sprintf("%s  %-22s %s", mark, v.what, v.figure)

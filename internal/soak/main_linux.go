@@ -21,6 +21,7 @@ type config struct {
 	restart  time.Duration
 	grace    time.Duration
 	settle   time.Duration // that the servers have to notice that every client has gone
+	anyP99   bool
 	dir      string
 	env      []string // more of the servers' environment
 }
@@ -37,6 +38,7 @@ func main() {
 	flag.DurationVar(&c.interval, "interval", 0, "`time` between two samples; 0: 1 s to 5 s, by -for")
 	flag.DurationVar(&c.restart, "restart", 0, "`time` between two restarts of the servers; 0: a tenth of -for, but 20 s to 1 minute")
 	flag.DurationVar(&c.grace, "grace", 8*time.Second, "`time` that the tasks of a server have to end, at a restart")
+	flag.BoolVar(&c.anyP99, "any-p99", false, "say what p99 did and do not judge it: for a short run on a machine that is not quite one's own")
 	flag.StringVar(&c.dir, "dir", "", "`directory` for the results; empty: a new temporary one")
 	flag.Parse()
 	if flag.NArg() > 0 || c.length <= 0 || c.rate <= 0 || c.loops <= 0 || c.interval < 0 || c.restart < 0 || c.grace <= 0 {

@@ -279,7 +279,7 @@ func (s *soak) report(leaks []verdict, interrupted bool) (good bool, err error) 
 	}
 	fmt.Fprintf(&b, "\n%d answers; processors, median: %.2f server, %.2f clients and control's, %.2f others\n\n",
 		answered, median(server), median(client), median(others))
-	verdicts := append(s.record.flatness(s.length), leaks...)
+	verdicts := append(s.record.flatness(s.length, s.anyP99), leaks...)
 	verdicts = append(verdicts, verdict{what: "failures", figure: fmt.Sprint(s.failed), bad: s.failed > 0})
 	if interrupted {
 		verdicts = append(verdicts, verdict{what: "interrupted", figure: "the run was not as long as it was to be", bad: true})

@@ -29,7 +29,7 @@ func (s *Scheduler) Admit() bool {
 func (s *Scheduler) Refund() { s.ops++ }
 
 // Spend takes n bytes from the step's budget. A negative n gives back what was taken
-// before, and never more.
+// before, and must not give back more.
 func (s *Scheduler) Spend(n int) { s.bytes -= n }
 
 // unbound lifts the budget: no step is running.

@@ -63,7 +63,7 @@ type verdict struct {
 	bad    bool
 }
 
-// judged reports whether the figure could be held to anything.
+// judged reports whether the figure was held to a bound, good or bad.
 func (v verdict) judged() bool { return !strings.Contains(v.figure, "not judged") }
 
 func (v verdict) String() string {
